@@ -1,0 +1,291 @@
+"""Entries derived from diffusers folders and hub repositories, hostile ones too."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+from tstitch_cli.zoo.folders import from_folder, from_hub
+from tstitch_cli.zoo.preflight import check
+from tstitch_cli.zoo.registry import Zoo, is_here
+
+FILES: dict[str, dict[str, Any]] = {
+    "model_index.json": {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.20.0",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "safety_checker": [None, None],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+    },
+    "unet/config.json": {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": 4,
+        "out_channels": 4,
+        "sample_size": 64,
+        "cross_attention_dim": 768,
+    },
+    # Older than the key scaling_factor, as Stable Diffusion 1.4's own.
+    "vae/config.json": {"_class_name": "AutoencoderKL", "latent_channels": 4, "block_out_channels": [1, 2, 4, 4]},
+    "scheduler/scheduler_config.json": {
+        "_class_name": "PNDMScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "trained_betas": None,
+    },
+}
+
+
+def put(folder: Path, path: str, content: Any) -> None:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("TSTITCH_ZOO", raising=False)
+    for path, content in FILES.items():
+        put(tmp_path / "my-tiny", path, content)
+    return tmp_path / "my-tiny"
+
+
+def test_a_stable_diffusion_folder_is_stitched_with_the_zoos_stable_diffusion(folder: Path) -> None:
+    zoo = Zoo.load()
+    entry = zoo.resolve(str(folder))
+    assert (entry.name, entry.source, entry.parts) == ("my-tiny", f"folder:{folder}", f"folder:{folder}")
+    assert entry.latent_space == zoo.entries["sd14"].latent_space
+    assert entry.defaults == zoo.entries["sd14"].defaults
+    check([entry, zoo.entries["sd14"]])
+    assert zoo.resolve(f"folder:{folder}") == entry
+    assert not is_here(entry)
+
+
+def test_values_are_read_from_the_configs(folder: Path) -> None:
+    put(folder, "vae/config.json", {**FILES["vae/config.json"], "block_out_channels": [1, 2, 4], "scaling_factor": 0.5})
+    changes = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction", "beta_end": 0.02}
+    put(folder, "scheduler/scheduler_config.json", {**FILES["scheduler/scheduler_config.json"], **changes})
+    put(
+        folder,
+        "unet/config.json",
+        {**FILES["unet/config.json"], "cross_attention_dim": 1024, "time_cond_proj_dim": 256},
+    )
+    entry = from_folder(folder)
+    space = entry.latent_space
+    assert (space.name, space.channels, space.downscale, space.scaling_factor) == ("f4-c4-0.5", 4, 4, 0.5)
+    assert (entry.noise.prediction, entry.noise.beta_end, entry.defaults.scheduler) == ("v_prediction", 0.02, "euler")
+    assert (entry.conditioning.width, entry.conditioning.guidance_embedding) == (1024, True)
+    assert entry.defaults.size == 256
+
+
+def test_flow_matching_has_no_betas_and_flux_packs_its_channels(tmp_path: Path) -> None:
+    parts = {"transformer": ["diffusers", "FluxTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    scheduler = {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    put(tmp_path, "model_index.json", {"_class_name": "FluxPipeline", **parts, **scheduler})
+    config = {"in_channels": 64, "joint_attention_dim": 4096, "guidance_embeds": True}
+    put(tmp_path, "transformer/config.json", config)
+    vae = {"_class_name": "AutoencoderKL", "latent_channels": 16, "block_out_channels": [1, 2, 4, 4]}
+    put(tmp_path, "vae/config.json", {**vae, "scaling_factor": 0.3611, "shift_factor": 0.1159})
+    put(tmp_path, "scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"})
+    entry = from_folder(tmp_path)
+    assert (entry.noise.prediction, entry.noise.beta_schedule, entry.defaults.size) == ("flow", None, 1024)
+    assert (entry.latent_space.channels, entry.latent_space.shift_factor) == (16, 0.1159)
+    assert entry.conditioning.guidance_embedding
+
+
+def test_a_folder_that_diffusers_saved_is_read_and_counted(tmp_path: Path) -> None:
+    from tests.toys import class_pipeline, tiny_dit
+
+    model = tiny_dit(1)
+    class_pipeline(model).save_pretrained(tmp_path / "toy")
+    entry = from_folder(tmp_path / "toy")
+    assert (entry.pipeline, entry.component, entry.conditioning.kind) == (
+        "ClassConditionalPipeline",
+        "transformer",
+        "class",
+    )
+    assert entry.conditioning.labels == tuple("0123456789")
+    assert (entry.latent_space.downscale, entry.defaults.size, entry.defaults.scheduler) == (2, 16, "ddim")
+    assert entry.noise.beta_schedule == "linear"
+    assert entry.parameters == sum(value.numel() for value in model.state_dict().values())
+    assert is_here(entry)
+
+
+def test_a_lone_component_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    put(tmp_path, "config.json", FILES["unet/config.json"])
+    with pytest.raises(BadFileError, match=r"model_index\.json") as caught:
+        from_folder(tmp_path)
+    assert "holds one component" in str(caught.value.hint)
+    assert "parts" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("path", list(FILES))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"a": NaN}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"a": 1, "a": 2}',
+        b" " * (2 << 20),
+    ],
+    ids=["empty", "cut", "list", "null", "nothing", "nan", "utf-16", "deep", "twice", "huge"],
+)
+def test_malformed_configs_are_bad_files(folder: Path, path: str, content: bytes) -> None:
+    put(folder, path, content)
+    with pytest.raises((BadFileError, UsageError)) as caught:
+        from_folder(folder)
+    assert Path(path).name in caught.value.message
+
+
+@pytest.mark.parametrize("path", list(FILES))
+def test_missing_configs_are_named(folder: Path, path: str) -> None:
+    (folder / path).unlink()
+    with pytest.raises(BadFileError, match=path):
+        from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_class_name": "KandinskyPipeline"},
+        {"_class_name": ["my_pipeline", "MyPipeline"]},
+        {"_class_name": None},
+        {"custom_pipeline": "hub/code"},
+        {"auto_map": {}},
+        {"unet": ["my_unet", "MyUNet"]},
+        {"unet": ["diffusers", "UNet3DConditionModel"]},
+        {"vae": ["diffusers", "AutoencoderTiny"]},
+        {"scheduler": ["my_scheduler", "Mine"]},
+    ],
+    ids=str,
+)
+def test_foreign_code_and_classes_are_refused(folder: Path, change: dict[str, Any]) -> None:
+    put(folder, "model_index.json", {**FILES["model_index.json"], **change})
+    with pytest.raises(UsageError):
+        from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "told"),
+    [
+        ("unet/config.json", {"in_channels": 9}, "9 channels"),
+        ("unet/config.json", {"cross_attention_dim": "wide"}, "cross_attention_dim"),
+        ("unet/config.json", {"cross_attention_dim": True}, "cross_attention_dim"),
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor"),
+        ("vae/config.json", {"block_out_channels": [1] * 99}, "99 levels"),
+        ("vae/config.json", {"latent_channels": -4}, "latent_channels"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "noise schedule"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "mine"}, "noise schedule"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "x"}, "prediction_type"),
+        ("scheduler/scheduler_config.json", {"beta_end": 1e999}, "finite"),
+    ],
+)
+def test_values_that_cannot_be_are_named(folder: Path, path: str, change: dict[str, Any], told: str) -> None:
+    content = json.dumps({**FILES[path], **change}).replace("Infinity", "1e999").encode()
+    put(folder, path, content)
+    with pytest.raises((BadFileError, UsageError), match=told):
+        from_folder(folder)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(sorted(FILES)), data=st.data())
+def test_no_config_whatever_gets_another_answer_than_an_entry_or_a_refusal(
+    folder: Path, path: str, data: st.DataObject
+) -> None:
+    key = data.draw(st.sampled_from(sorted(FILES[path])))
+    put(folder, path, {**FILES[path], key: data.draw(anything)})
+    try:
+        with contextlib.suppress(UsageError, BadFileError):
+            from_folder(folder)
+    finally:
+        put(folder, path, FILES[path])
+
+
+def test_weights_that_are_no_safetensors_are_a_bad_file(folder: Path) -> None:
+    for content in (
+        b"",
+        b"\xff" * 64,
+        (2).to_bytes(8, "little") + b"[]",
+        (14).to_bytes(8, "little") + b'{"w": {"a":1}}',
+    ):
+        put(folder, "unet/diffusion_pytorch_model.safetensors", content)
+        with pytest.raises(BadFileError, match="safetensors"):
+            from_folder(folder)
+
+
+def test_of_a_hub_repository_only_configs_are_fetched_and_the_commit_is_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    commit = folder.rename(folder.parent / ("c" * 40))
+
+    def download(repository: str, path: str, *, revision: str | None) -> str:
+        asked.append((repository, path, revision))
+        return str(commit / path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    entry = Zoo.load().resolve("me/mine")
+    assert (entry.name, entry.source, entry.revision) == ("me/mine", "hub:me/mine", "c" * 40)
+    assert asked[:1] == [("me/mine", "model_index.json", None)]
+    # Everything after the index comes from the very commit that the index came from.
+    assert {path for _, path, revision in asked[1:] if revision == "c" * 40} == set(FILES)
+    asked.clear()
+    Zoo.load().resolve("hub:me/mine@v1.0")
+    assert asked[:1] == [("me/mine", "model_index.json", "v1.0")]
+
+
+def _http_error(kind: str) -> Exception:
+    from huggingface_hub import errors
+
+    error: Exception = getattr(errors, kind).__new__(getattr(errors, kind))
+    error.args = ("no",)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "hint"),
+    [
+        ("RepositoryNotFoundError", 2, "HF_TOKEN"),
+        ("GatedRepoError", 2, "accept its terms"),
+        ("RevisionNotFoundError", 2, "branch"),
+        ("RemoteEntryNotFoundError", 3, "parts"),
+        ("LocalEntryNotFoundError", 3, "HF_HUB_OFFLINE"),
+        ("HfHubHTTPError", 3, "connection"),
+        ("OfflineModeIsEnabled", 3, "HF_HUB_OFFLINE"),
+    ],
+)
+def test_what_goes_wrong_at_the_hub_is_told_with_its_cure(
+    kind: str, status: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise _http_error(kind)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(TstitchError, match="me/mine") as caught:
+        from_hub("me/mine", "abc")
+    assert caught.value.status == status
+    assert hint in str(caught.value.hint)

@@ -1,0 +1,108 @@
+"""Profiling on a fake clock, where every cost is known exactly."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.toys import FakeClock, family
+from tstitch_cli.consistency import faults_of_profile
+from tstitch_cli.costs import CostModel
+from tstitch_cli.denoisers import Family
+from tstitch_cli.profile import Effort, measure
+from tstitch_cli.schema import Profile
+from tstitch_cli.trajectory import Batch
+
+COSTS = {"small": 0.01, "middle": 0.03, "large": 0.1}
+BATCH = Batch(("bag", "dress"), (0, 1))
+
+
+def profile_of(toy: Family, clock: FakeClock, effort: Effort = Effort(max_time_s=1e9)) -> Profile:
+    return measure(toy, BATCH, clock, effort, now=lambda: clock.now)
+
+
+def test_costs_are_found_exactly() -> None:
+    clock = FakeClock()
+    toy = family(clock, COSTS)
+    toy.pipeline.vae.decoder.register_forward_pre_hook(lambda module, args: clock.advance(0.5))
+    made = profile_of(toy, clock)
+    assert [d.name for d in made.denoisers] == list(COSTS)
+    for denoiser in made.denoisers:
+        for measured in (denoiser.first_s, denoiser.steady_s, denoiser.last_s):
+            assert measured.mean == pytest.approx(COSTS[denoiser.name])
+        assert denoiser.switch_s.mean == pytest.approx(0.0, abs=1e-9)
+        assert denoiser.switch_s.count > 0
+        assert denoiser.flops is not None
+        assert denoiser.flops > 0
+    assert made.fixed.decode_s.mean == pytest.approx(0.5)
+    assert (made.rounds, made.stopped, made.steady) == (5, "tight", True)
+    assert not list(faults_of_profile(made))
+
+
+def test_held_out_calls_are_predicted_exactly_when_nothing_varies() -> None:
+    clock = FakeClock()
+    made = profile_of(family(clock, COSTS), clock)
+    assert len(made.validation) == 3
+    for check in made.validation:
+        assert check.measured_s.mean == pytest.approx(check.predicted_s)
+        assert len(check.allocation) == 2
+
+
+def test_denoisers_are_ordered_by_what_they_cost_not_by_how_they_were_given() -> None:
+    clock = FakeClock()
+    made = profile_of(family(clock, {"slow": 0.2, "quick": 0.1}), clock)
+    assert [d.name for d in made.denoisers] == ["quick", "slow"]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "evaluations", "count"),
+    [("ddim", ((1, 10),), 10), ("pndm", ((2, 1), (1, 9)), 11), ("heun", ((2, 9), (1, 1)), 19)],
+)
+def test_evaluations_of_the_scheduler(scheduler: str, evaluations: tuple[tuple[int, int], ...], count: int) -> None:
+    clock = FakeClock()
+    made = profile_of(family(clock, COSTS, scheduler=scheduler), clock)
+    assert made.evaluations == evaluations
+    assert CostModel(made).mean_s((("large", 10),)) == pytest.approx(0.1 * count)
+
+
+def test_a_denoiser_that_starts_cold_shows_in_the_switch() -> None:
+    clock = FakeClock()
+    toy = family(clock, {"small": 0.01, "large": 0.1})
+    last = {"name": ""}
+
+    def cold(name: str) -> None:
+        if last["name"] != name and toy.stitched.clock.evaluation > 0:
+            clock.advance(0.02)
+        last["name"] = name
+
+    for name, denoiser in toy.denoisers.items():
+        denoiser.register_forward_pre_hook(lambda module, args, name=name: cold(name))
+    made = profile_of(toy, clock)
+    assert [d.switch_s.mean for d in made.denoisers] == pytest.approx([0.02, 0.02])
+
+
+def test_the_time_cap_ends_it_and_is_told() -> None:
+    clock = FakeClock()
+    toy = family(clock, COSTS)
+    jitter = iter(range(10**9))
+    toy.denoisers["large"].register_forward_pre_hook(lambda m, a: clock.advance(0.05 * (next(jitter) // 10 % 7)))
+    made = profile_of(toy, clock, Effort(tolerance=1e-6, max_time_s=60.0))
+    assert made.stopped == "time cap"
+    assert made.confidence > 1e-6
+    assert clock.now < 120
+
+
+def test_a_machine_that_slows_down_is_unsteady() -> None:
+    clock = FakeClock()
+    toy = family(clock, COSTS)
+    for denoiser in toy.denoisers.values():
+        denoiser.register_forward_pre_hook(lambda m, a: clock.advance(0.02 if clock.now > 30 else 0.0))
+    made = profile_of(toy, clock, Effort(tolerance=1e-9, max_time_s=60.0))
+    assert not made.steady
+    assert made.spread["p95"] > 1.02
+
+
+def test_a_single_step_can_be_profiled() -> None:
+    clock = FakeClock()
+    made = profile_of(family(clock, {"small": 0.01, "large": 0.1}, steps=1), clock)
+    assert CostModel(made).mean_s((("large", 1),)) == pytest.approx(0.1)
+    assert not list(faults_of_profile(made))

@@ -1,0 +1,58 @@
+"""The `tstitch` command: its subcommands, and nothing heavy, so that help and completion answer at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.plan import plan
+from tstitch_cli.commands.profile import profile
+from tstitch_cli.commands.sample import sample
+from tstitch_cli.commands.show import show
+from tstitch_cli.commands.train import train
+from tstitch_cli.commands.zoo import zoo
+
+app = typer.Typer(
+    name="tstitch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Draw diffusion pictures within a time budget by stitching a small and a large model's trajectories.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tstitch {version('tstitch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo)
+app.command("profile")(profile)
+app.command("plan")(plan)
+app.command("sample")(sample)
+app.command("show")(show)
+app.command("zoo")(zoo)
+app.command("train")(train)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""`tstitch demo`: the main job in one command, on the bundled family: profile, plan, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tstitch_cli.commands.edge import guarded, out, talk
+
+DENOISERS = ("fashion-s", "fashion-b", "fashion-xl")
+PROMPTS = ("ankle boot", "dress", "bag", "sneaker")
+PROFILE_SECONDS = 60.0
+
+
+@guarded
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for all that the demo writes.")] = Path("tstitch-demo"),
+    budget: Annotated[str, typer.Option(help="Time a call may take, as `tstitch plan` takes it.")] = "50%",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo wrote.")] = False,
+) -> None:
+    """Measure the bundled models, plan for half the large one's time, and draw: a minute or two on a CPU.
+
+    Leaves profile.yaml, plan.yaml, pareto.png, pictures/ with grid.png, and sweep.png, the same noise at every
+    fraction of the small model.
+    """
+    from tstitch_cli.commands.plan import show as show_plan
+    from tstitch_cli.commands.profile import measure_and_save, smallest_first
+    from tstitch_cli.commands.sample import draw_plan
+    from tstitch_cli.documents import digest, write_plan
+    from tstitch_cli.files import refuse_existing
+    from tstitch_cli.plan import make_plan
+    from tstitch_cli.plots import pareto_png
+    from tstitch_cli.quantities import parse_budget
+    from tstitch_cli.schema import Setting
+    from tstitch_cli.zoo.registry import Zoo
+
+    profile_file, plan_file, plot = folder / "profile.yaml", folder / "plan.yaml", folder / "pareto.png"
+    for path in (profile_file, plan_file, plot):
+        refuse_existing(path, overwrite=overwrite)
+    asked = parse_budget(budget)
+    zoo = Zoo.load()
+    entries = smallest_first([zoo.resolve(name) for name in DENOISERS])
+
+    talk.print(f"[bold]1. profile[/]: what does a step of {', '.join(DENOISERS)} cost on this machine?")
+    from tstitch_cli.denoisers import resolve_device, resolve_dtype
+
+    defaults, device = entries[-1].defaults, resolve_device("auto")
+    setting = Setting(
+        steps=defaults.steps,
+        scheduler=defaults.scheduler,
+        guidance=defaults.guidance,
+        batch_size=defaults.batch_size,
+        size=defaults.size,
+        dtype=resolve_dtype(None, defaults.dtype, device),
+        device=device,
+    )
+    profile = measure_and_save(entries, setting, 0, 0.01, PROFILE_SECONDS, profile_file, overwrite=overwrite)
+
+    talk.print(f"\n[bold]2. plan[/]: which of them takes which steps, so that a call stays within {budget}?")
+    plan = make_plan(profile, budget=asked, profile_path="profile.yaml", digest=digest(profile_file))
+    write_plan(plan, plan_file, overwrite=overwrite)
+    show_plan(plan)
+    pareto_png(plan, plot, overwrite=overwrite)
+
+    talk.print("\n[bold]3. sample[/]: draw by the plan, and once more at every fraction of the small model")
+    prompts = list(PROMPTS)
+    for sweep in (False, True):
+        draw_plan(
+            plan,
+            plan.rows[plan.chosen],
+            prompts,
+            count=1 if sweep else 4,
+            seed=0,
+            negative_prompt=None,
+            folder=folder if sweep else folder / "pictures",
+            grid=not sweep,
+            sweep=sweep,
+            overwrite=overwrite,
+            allow_stale=False,
+        )
+    for path in (profile_file, plan_file, plot):
+        out.print(str(path))

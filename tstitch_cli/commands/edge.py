@@ -1,0 +1,70 @@
+"""What every subcommand shares at its edge: the two consoles, and how a failure is told and ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tstitch_cli.errors import ExitStatus, TstitchError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(soft_wrap=True, highlight=False)
+"""Results."""
+talk = Console(stderr=True, soft_wrap=True, highlight=False)
+"""Progress, remarks and errors."""
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns every failure of `command` into one message on stderr and its exit status, never a traceback.
+
+    TSTITCH_TRACEBACK=1 lets the exception through, for whoever looks for a bug of ours.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except TstitchError as error:
+            tell(error)
+            raise typer.Exit(error.status) from None
+        except KeyboardInterrupt:
+            talk.print("\n[yellow]interrupted[/]")
+            raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if os.environ.get("TSTITCH_TRACEBACK"):
+                raise
+            talk.print(f"[bold red]bug:[/] {escape(f'{type(error).__name__}: {error}')}")
+            talk.print("  This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from.")
+            raise typer.Exit(ExitStatus.BUG) from None
+
+    return run
+
+
+def tell(error: TstitchError) -> None:
+    """Prints what is wrong and how to mend it."""
+    talk.print(f"[bold red]error:[/] {escape(error.message)}")
+    if error.hint:
+        talk.print(f"  [cyan]hint:[/] {escape(error.hint)}")
+
+
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, float], None]]:
+    """A live bar on stderr; what it yields is told what runs now and which share of all is done."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    shown = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), shown, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)

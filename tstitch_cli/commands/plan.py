@@ -1,0 +1,211 @@
+"""`tstitch plan`: a profile and a budget to the lookup table, plan.yaml and a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tstitch_cli.commands.edge import guarded, out, talk
+from tstitch_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from tstitch_cli.schema import Plan, Row
+
+ROWS_SHOWN = 70
+"""A table up to this long is printed whole."""
+NEAR_SHOWN = 30
+"""Pareto rows that are printed of a longer one."""
+WIDTH = 240
+
+
+@guarded
+def plan(
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Time of one call: 2.5s, 800ms, 1m30s, 60% (of the largest denoiser alone) or 1.5x (times faster)."
+        ),
+    ],
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Profile file, or a profile's name; the newest one in ./profiles by default."),
+    ] = None,
+    increment: Annotated[float, typer.Option(help="Step between fractions; must divide 1.")] = 0.1,
+    quantile: Annotated[
+        str, typer.Option(help="Share of the calls that stay within the budget, 0.5 to 0.99, or 'mean'.")
+    ] = "0.95",
+    top: Annotated[int, typer.Option(min=1, help="How many of the best rows to keep.")] = 1,
+    out_file: Annotated[Path, typer.Option("--out", help="Where the plan goes.")] = Path("plan.yaml"),
+    plot: Annotated[Path | None, typer.Option(help="Plot time against objective into this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plan and plot.")] = False,
+) -> None:
+    """Choose which denoiser takes which steps, so that one call stays within the budget.
+
+    Every combination of fractions is enumerated into a lookup table, small denoisers first; the best row within the
+    budget is chosen, and the table is written to plan.yaml for `tstitch sample`.
+    """
+    from tstitch_cli import documents, files
+    from tstitch_cli.plan import make_plan
+    from tstitch_cli.profiles import find, newest
+    from tstitch_cli.quantities import parse_budget
+
+    asked = parse_budget(budget)
+    bound = _quantile(quantile)
+    for path in (out_file, plot):
+        if path is not None:
+            files.refuse_existing(path, overwrite=overwrite)
+    source = find(profile) if profile else newest()
+    read = documents.read_profile(source)
+    made = make_plan(
+        read,
+        budget=asked,
+        quantile=bound,
+        increment=increment,
+        top=top,
+        profile_path=_from(out_file, source),
+        digest=documents.digest(source),
+    )
+    documents.write_plan(made, out_file, overwrite=overwrite)
+    if plot is not None:
+        from tstitch_cli.plots import pareto_png
+
+        pareto_png(made, plot, overwrite=overwrite)
+    talk.print(f"profile: [bold]{_safe(source)}[/] ({read.origin}, {_safe(read.created)})")
+    if as_json:
+        import json
+
+        from tstitch_cli.schema import PLAN_SCHEMA
+
+        typer.echo(json.dumps({"schema": PLAN_SCHEMA, **documents.plain(made)}, indent=2))
+    else:
+        show(made)
+    written = " and ".join(f"[bold]{_safe(path)}[/]" for path in (out_file, plot) if path)
+    talk.print(f"wrote {written}; next: [bold]tstitch sample --plan {_safe(_quoted(out_file))} --prompt ...[/]")
+
+
+def show(made: Plan) -> None:
+    """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
+    from rich.console import Console
+
+    from tstitch_cli.quantities import shown_s
+
+    setting, row = made.setting, made.rows[made.chosen]
+    talk.print(
+        f"{_safe(made.family)}: {setting.steps} steps of {_safe(setting.scheduler)}, batch of {setting.batch_size}; "
+        f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
+        f"maximised: {_safe(made.objective.replace('_', ' '))}"
+    )
+    # A table wider than the terminal runs on into the next line rather than losing its figures.
+    Console(width=max(out.width, WIDTH), highlight=False).print(_table(made))
+    shown = len(_shown_rows(made))
+    if shown < len(made.rows):
+        talk.print(f"[dim]shown are {shown} of {len(made.rows):,} rows, the Pareto ones near the budget[/]")
+    times = f"{shown_s(row.time_s.mean)} on average"
+    if made.budget.quantile is not None:
+        times = f"{shown_s(row.time_s.within)} ({_bound(made)}), {times}"
+    asked = f" ({_safe(made.budget.asked)})" if made.budget.asked.endswith(("%", "x", "×")) else ""
+    talk.print(
+        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}: {times}; "
+        f"the budget is {shown_s(made.budget.seconds)}{asked}"
+    )
+    for index in made.alternatives[1:]:
+        other = made.rows[index]
+        talk.print(f"  or row {index}, {in_words(other)}: {shown_s(other.time_s.within)}")
+    talk.print(
+        "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
+        "Loading and warm-up are not in it.[/]"
+    )
+
+
+def in_words(row: Row) -> str:
+    """An allocation for people: `10 steps of dit-s, then 10 of dit-xl`."""
+    first, *rest = row.allocation
+    words = [f"{first[1]} step{'' if first[1] == 1 else 's'} of {_safe(first[0])}"]
+    return ", then ".join(words + [f"{steps} of {_safe(name)}" for name, steps in rest])
+
+
+def _table(made: Plan) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    names = [denoiser.name for denoiser in made.denoisers]
+    rows = [made.rows[index] for index in _shown_rows(made)]
+    most = max(row.compute for row in made.rows)
+    other = made.budget.quantile not in (None, 0.95)
+    seconds, unit = _clock(max(row.time_s.mean for row in rows))
+    headings = ["row", *map(_safe, names), f"mean {unit}", f"p95 {unit}"]
+    headings += [f"{_bound(made)} {unit}"] if other else []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in (*headings, "compute", "fits", "Pareto"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for index, row in zip(_shown_rows(made), rows, strict=True):
+        chosen = index == made.chosen
+        cells = [f"{'> ' if chosen else ''}{index}"]
+        for name in names:
+            taken = row.steps.get(name, 0)
+            cells.append(f"{taken} ({row.fractions.get(name, 0.0):.3g})" if taken else "-")
+        cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
+        cells += [seconds(row.time_s.within)] if other else []
+        cells.append(f"{row.compute / most:.0%}" if most else "-")
+        cells += ["yes" if row.feasible else "no", "yes" if row.pareto else "no"]
+        style = "bold green" if chosen else "cyan" if index in made.alternatives else "" if row.feasible else "dim"
+        table.add_row(*cells, style=style)
+    return table
+
+
+def _clock(longest_s: float) -> tuple[Callable[[float], str], str]:
+    """How to write the seconds of one column, in one unit and with as many digits as its longest needs."""
+    scale, unit = (1.0, "s") if longest_s >= 1 else (1e3, "ms")
+    decimals = 3 if longest_s * scale < 10 else 2 if longest_s * scale < 100 else 1
+    return lambda seconds: f"{seconds * scale:.{decimals}f}", unit
+
+
+def _bound(made: Plan) -> str:
+    return "mean" if made.budget.quantile is None else f"p{made.budget.quantile * 100:g}"
+
+
+def _shown_rows(made: Plan) -> list[int]:
+    """All rows of a short table; of a long one the Pareto rows nearest to the budget, and the chosen ones."""
+    if len(made.rows) <= ROWS_SHOWN:
+        return list(range(len(made.rows)))
+    front = [index for index, row in enumerate(made.rows) if row.pareto]
+    near = sorted(front, key=lambda index: abs(made.rows[index].time_s.within - made.budget.seconds))[:NEAR_SHOWN]
+    return sorted({*near, *made.alternatives[:NEAR_SHOWN]})
+
+
+def _quantile(text: str) -> float | None:
+    if text.strip().lower() == "mean":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{text[:40]!r} is not a quantile", hint="use 0.5 to 0.99, or mean") from None
+
+
+def _from(plan_file: Path, source: Path) -> str:
+    """Where the profile is, seen from the plan's folder if both are below the working folder."""
+    import os
+
+    here, folder, target = Path.cwd(), plan_file.parent.resolve(), source.resolve()
+    if folder.is_relative_to(here) and target.is_relative_to(here):
+        return Path(os.path.relpath(target, folder)).as_posix()
+    return str(target)
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _safe(text: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(text))

@@ -1,0 +1,303 @@
+"""`tstitch sample`: draws pictures by a plan, or one picture again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.errors import UsageError
+from tstitch_cli.schema import Plan, Row
+
+if TYPE_CHECKING:
+    from tstitch_cli.denoisers import Family
+    from tstitch_cli.sample import Work
+    from tstitch_cli.trajectory import Batch
+
+
+@guarded
+def sample(
+    plan_file: Annotated[Path, typer.Option("--plan", help="The lookup table that `tstitch plan` wrote.")] = Path(
+        "plan.yaml"
+    ),
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given again and again.")] = None,
+    prompts_file: Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")] = None,
+    count: Annotated[int, typer.Option(help="Pictures of each prompt.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Noise comes from the seed and the picture's index alone.", min=0)] = 0,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to keep out (text families).")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("pictures"),
+    row: Annotated[int | None, typer.Option(help="Run this row of the table instead of the chosen one.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet of the pictures.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Draw the same noise at every fraction 0 ... 1 into sweep.png instead.")
+    ] = False,
+    again: Annotated[Path | None, typer.Option("--from", help="Draw the picture in this PNG again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn and how long it takes.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help="Draw although the plan was measured elsewhere or with other weights.")
+    ] = False,
+) -> None:
+    """Draw pictures by a plan, and tell predicted against actual time.
+
+    Pictures are named by their index, 000000.png and so on; `tstitch show` tells how one was made.
+    """
+    if again is not None:
+        _again(again, folder, overwrite=overwrite, allow_stale=allow_stale)
+        return
+    from tstitch_cli.documents import read_plan
+
+    plan = read_plan(plan_file)
+    prompts = _prompts(prompt or [], prompts_file)
+    chosen = _row(plan, row)
+    if dry_run:
+        _announce(plan, chosen, len(prompts) * count)
+        return
+    draw_plan(
+        plan,
+        chosen,
+        prompts,
+        count=count,
+        seed=seed,
+        negative_prompt=negative_prompt,
+        folder=folder,
+        grid=grid,
+        sweep=sweep,
+        overwrite=overwrite,
+        allow_stale=allow_stale,
+    )
+
+
+def draw_plan(
+    plan: Plan,
+    row: Row,
+    prompts: list[str],
+    *,
+    count: int,
+    seed: int,
+    negative_prompt: str | None,
+    folder: Path,
+    grid: bool,
+    sweep: bool,
+    overwrite: bool,
+    allow_stale: bool,
+) -> None:
+    """Loads what `plan` needs, draws and reports; everything that can be refused is refused before loading."""
+    from tstitch_cli.sample import check_fingerprint, entries_of, jobs, picture_path, warm_up, work_of
+
+    work, pictures = work_of(plan, row), jobs(prompts, count)
+    targets = [folder / "sweep.png"] if sweep else [picture_path(folder, index) for index, _ in pictures]
+    targets += [folder / "grid.png"] if grid else []
+    _refuse(targets, overwrite=overwrite)
+    entries = entries_of(plan.denoisers)
+    if entries[0].conditioning.kind == "class":
+        from tstitch_cli.zoo.entry import class_numbers
+
+        class_numbers(entries[0], prompts)
+        if negative_prompt is not None:
+            raise UsageError(
+                f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
+            )
+    with steps_bar() as bar:
+        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+        from tstitch_cli.clocks import clock_for
+        from tstitch_cli.denoisers import load, resolve_device
+        from tstitch_cli.trajectory import Batch
+
+        resolve_device(plan.setting.device)
+        if not allow_stale:
+            check_fingerprint(plan, entries, plan.setting.device)
+        family = load(entries, plan.setting)
+        clock = clock_for(family.device)
+        first = pictures[: plan.setting.batch_size]
+        batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt)
+        bar("warming up", 0.0)
+        warm_s = warm_up(family, work, batch, clock)
+    talk.print(f"warm-up {warm_s:.2f} s, not in the times below")
+    if sweep:
+        _sweep(plan, family, prompts, seed, negative_prompt, folder, overwrite=overwrite)
+        return
+    _draw(plan, row, work, family, pictures, seed, negative_prompt, folder, grid=grid, overwrite=overwrite)
+
+
+def _draw(
+    plan: Plan,
+    row: Row,
+    work: Work,
+    family: Family,
+    pictures: list[tuple[int, str]],
+    seed: int,
+    negative_prompt: str | None,
+    folder: Path,
+    *,
+    grid: bool,
+    overwrite: bool,
+) -> None:
+    from tstitch_cli.clocks import clock_for
+    from tstitch_cli.sample import draw
+
+    full = plan.setting.batch_size
+    images, times = [], []
+    with steps_bar() as bar:
+        bar(f"drawing {len(pictures)}", 0.0)
+        for drawn in draw(
+            family,
+            work,
+            pictures,
+            clock_for(family.device),
+            seed=seed,
+            negative_prompt=negative_prompt,
+            folder=folder,
+            overwrite=overwrite,
+        ):
+            images += drawn.images
+            if len(drawn.images) == full:
+                times.append(drawn.actual_s)
+            bar(f"drawing {len(pictures)}", len(images) / len(pictures))
+            for path in drawn.paths:
+                out.print(str(path))
+    if grid:
+        prompts = list(dict.fromkeys(prompt for _, prompt in pictures))
+        per = len(pictures) // len(prompts)
+        rows = [images[i : i + per] for i in range(0, len(images), per)]
+        out.print(str(_sheet(folder / "grid.png", rows, prompts, [""] * per, None, overwrite=overwrite)))
+    talk.print(f"drew {len(images)} with {_words(row.allocation)} steps")
+    _report(plan, row, times, len(images))
+
+
+def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
+    """Predicted against actual, and by how much the budget was missed where it was."""
+    from statistics import fmean
+
+    if not times:
+        full = plan.setting.batch_size
+        talk.print(f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them")
+        return
+    actual = fmean(times)
+    talk.print(
+        f"a call took {actual:.3f} s, predicted {row.time_s.mean:.3f} s ({actual / row.time_s.mean - 1.0:+.1%}), "
+        f"budget {plan.budget.seconds:.3f} s"
+        + (f"; {len(times)} calls, {min(times):.3f} to {max(times):.3f} s" if len(times) > 1 else "")
+    )
+    missed = [t for t in times if t > plan.budget.seconds]
+    if missed:
+        worst = max(missed) - plan.budget.seconds
+        talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+
+
+def _sweep(
+    plan: Plan,
+    family: Family,
+    prompts: list[str],
+    seed: int,
+    negative_prompt: str | None,
+    folder: Path,
+    *,
+    overwrite: bool,
+) -> None:
+    """The paper's figure: prompts down, fraction of the small denoiser across, the same noise in every column."""
+    from tstitch_cli.allocation import per_evaluation, runs, whole_steps
+    from tstitch_cli.clocks import clock_for
+    from tstitch_cli.trajectory import Batch, run
+
+    small, large = plan.denoisers[0].name, plan.denoisers[-1].name
+    batch: Batch = Batch(tuple(prompts), tuple(range(len(prompts))), seed, negative_prompt)
+    columns, labels, seconds = [], [], []
+    clock = clock_for(family.device)
+    with steps_bar() as bar:
+        for tenth in range(11):
+            bar(f"{small} for the first {tenth * 10} %", tenth / 11)
+            steps = whole_steps((tenth, 10 - tenth), plan.setting.steps)
+            allocation = runs((small, large), steps)
+            trajectory = run(family, batch, per_evaluation(allocation, plan.evaluations_per_step()), clock)
+            columns.append(trajectory.images)
+            labels.append(f"{tenth * 10} %")
+            seconds.append(f"{trajectory.total_s:.2f} s")
+    rows = [[column[p] for column in columns] for p in range(len(prompts))]
+    title = f"{small}, then {large}: share of the first steps that {small} takes, and the time of the call"
+    path = _sheet(folder / "sweep.png", rows, prompts, labels, seconds, title=title, overwrite=overwrite)
+    out.print(str(path))
+
+
+def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> None:
+    from tstitch_cli import provenance
+    from tstitch_cli.images import save_picture
+    from tstitch_cli.sample import entries_of, picture_path
+
+    made = provenance.read(png)
+    target = picture_path(folder, made.index)
+    _refuse([target], overwrite=overwrite)
+    entries = entries_of(made.denoisers)
+    with steps_bar() as bar:
+        bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
+        from tstitch_cli.clocks import clock_for
+        from tstitch_cli.denoisers import load, resolve_device
+        from tstitch_cli.fingerprint import require_same_weights
+        from tstitch_cli.sample import redraw
+
+        resolve_device(made.setting.device)
+        family = load(entries, made.setting)
+        if not allow_stale:
+            require_same_weights(made.weights, family.weights, str(png))
+        bar("drawing", 0.5)
+        image = redraw(family, made, clock_for(family.device))
+    save_picture(target, image, made, overwrite=overwrite)
+    out.print(str(target))
+
+
+def _prompts(given: list[str], file: Path | None) -> list[str]:
+    """Prompts of the options, then of the file."""
+    prompts = list(given)
+    if file is not None:
+        from tstitch_cli.errors import BadFileError
+
+        try:
+            prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadFileError(f"{file}: cannot be read: {error}", hint="give a text file of prompts") from error
+    if not prompts:
+        raise UsageError("nothing to draw", hint='give --prompt "..." or --prompts-file FILE')
+    return prompts
+
+
+def _row(plan: Plan, row: int | None) -> Row:
+    if row is None:
+        return plan.rows[plan.chosen]
+    if not 0 <= row < len(plan.rows):
+        raise UsageError(f"the plan has no row {row}", hint=f"its rows are 0 to {len(plan.rows) - 1}")
+    return plan.rows[row]
+
+
+def _announce(plan: Plan, row: Row, pictures: int) -> None:
+    calls = -(-pictures // plan.setting.batch_size)
+    out.print(f"{pictures} pictures in {calls} calls with {_words(row.allocation)} steps")
+    out.print(f"predicted: {row.time_s.mean:.3f} s a call, 95 % of calls within {row.time_s.p95:.3f} s")
+
+
+def _refuse(paths: list[Path], *, overwrite: bool) -> None:
+    from tstitch_cli.files import refuse_existing
+
+    for path in paths:
+        refuse_existing(path, overwrite=overwrite)
+
+
+def _sheet(
+    path: Path,
+    rows: list[list[object]],
+    row_labels: list[str],
+    column_labels: list[str],
+    times: list[str] | None,
+    *,
+    title: str | None = None,
+    overwrite: bool,
+) -> Path:
+    from tstitch_cli.images import contact_sheet, save_sheet
+
+    save_sheet(path, contact_sheet(rows, row_labels, column_labels, times, title), overwrite=overwrite)  # type: ignore[arg-type]
+    return path
+
+
+def _words(allocation: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{name} {steps}" for name, steps in allocation)

@@ -1,0 +1,71 @@
+"""`tstitch show`: how a picture was made, and the command that draws it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from tstitch_cli.commands.edge import guarded, out
+
+if TYPE_CHECKING:
+    from tstitch_cli.provenance import Provenance
+
+
+@guarded
+def show(
+    image: Annotated[Path, typer.Argument(help="A PNG that `tstitch sample` wrote.", metavar="IMAGE.png")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the picture's provenance as JSON.")] = False,
+) -> None:
+    """Tell how a picture was made: prompt, seed, denoisers and their steps, setting, versions."""
+    from tstitch_cli import provenance
+
+    made = provenance.read(image)
+    if as_json:
+        typer.echo(json.dumps(json.loads(provenance.to_json(made)), indent=2))
+        return
+    for label, value in _facts(made):
+        out.print(f"[bold]{label:<16}[/]{escape(printable(value))}")
+    out.print(f"\ndraw it again:  [cyan]{escape(printable(f'tstitch sample --from {shlex.quote(str(image))}'))}[/]")
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal or reorder its line shown as an escape sequence."""
+    return "".join(_escaped(c) if unicodedata.category(c) in _STEERING else c for c in text)
+
+
+_STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _facts(made: Provenance) -> list[tuple[str, str]]:
+    """Label and value of every line."""
+    setting = made.setting
+    sources = {d.name: f"{d.source}@{d.revision[:12]}" if d.revision else d.source for d in made.denoisers}
+    facts = [("prompt", made.prompt)]
+    if made.negative_prompt:
+        facts.append(("negative prompt", made.negative_prompt))
+    facts += [
+        ("seed", str(made.seed)),
+        ("index", f"{made.index} (number {made.position + 1} in a batch of {made.batch_size})"),
+        ("family", made.family),
+    ]
+    first = 1
+    for i, (name, steps) in enumerate(made.allocation):
+        which = f"step {first}" if steps == 1 else f"steps {first} to {first + steps - 1}"
+        facts.append(("" if i else "denoisers", f"{name}: {which}, from {sources[name]}"))
+        first += steps
+    facts += [
+        ("setting", f"{setting.steps} steps of {setting.scheduler}, guidance {setting.guidance:g}"),
+        ("", f"{setting.size} x {setting.size} px, {setting.dtype} on {setting.device}"),
+        ("versions", ", ".join(f"{package} {version}" for package, version in made.versions.items()) or "not known"),
+    ]
+    return facts

@@ -1,0 +1,190 @@
+"""What must hold within a profile and within a plan beyond the types of their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+
+from tstitch_cli.allocation import units_of
+from tstitch_cli.errors import UsageError
+from tstitch_cli.schema import QUANTILES, Fingerprint, Measure, Plan, Profile, Row, Setting
+from tstitch_cli.yaml_nodes import Place
+
+Faults = Iterator[tuple[Place, str]]
+
+ORIGINS = ("measured", "imported", "reference")
+MAX_STEPS = 10_000
+TIED = 1.05
+"""Denoisers whose costs are within this ratio may stand in either order."""
+
+
+def faults_of_profile(profile: Profile) -> Faults:
+    """Yields every (place, fault) of a profile."""
+    if profile.origin not in ORIGINS:
+        yield ("origin",), f"expected one of {', '.join(ORIGINS)}, found {profile.origin}"
+    try:
+        datetime.fromisoformat(profile.created)
+    except ValueError:
+        yield ("created",), f"expected a time such as 2025-01-31T12:00:00+00:00, found {profile.created}"
+    yield from _setting(profile.setting)
+    yield from _evaluations(profile.evaluations, profile.setting.steps)
+    names = [denoiser.name for denoiser in profile.denoisers]
+    yield from _names(names)
+    for index, denoiser in enumerate(profile.denoisers):
+        place: Place = ("denoisers", index)
+        for part in ("first_s", "steady_s", "last_s"):
+            yield from _measure(getattr(denoiser, part), (*place, part), positive=True)
+        yield from _measure(denoiser.switch_s, (*place, "switch_s"))
+        for part in ("parameters", "flops", "peak_memory_bytes"):
+            if (value := getattr(denoiser, part)) is not None and value <= 0:
+                yield (*place, part), f"must be above 0, is {value:g}"
+        if index and profile.denoisers[index - 1].steady_s.mean > TIED * denoiser.steady_s.mean:
+            yield (*place, "steady_s"), f"is cheaper than {names[index - 1]} before it: cheapest first"
+    for part in ("encode_s", "decode_s", "write_s"):
+        yield from _measure(getattr(profile.fixed, part), ("fixed", part))
+    yield from _spread(profile.spread)
+    if profile.rounds < 0:
+        yield ("rounds",), f"must be at least 0, is {profile.rounds}"
+    if profile.confidence < 0:
+        yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
+    yield from _fingerprint(profile.fingerprint, names)
+    for index, validation in enumerate(profile.validation):
+        yield from _allocation(validation.allocation, names, profile.setting.steps, ("validation", index, "allocation"))
+        if validation.predicted_s <= 0:
+            yield ("validation", index, "predicted_s"), f"must be above 0, is {validation.predicted_s:g}"
+        yield from _measure(validation.measured_s, ("validation", index, "measured_s"), positive=True)
+
+
+def faults_of_plan(plan: Plan) -> Faults:
+    """Yields every (place, fault) of a plan."""
+    yield from _setting(plan.setting)
+    yield from _evaluations(plan.evaluations, plan.setting.steps)
+    names = [denoiser.name for denoiser in plan.denoisers]
+    yield from _names(names)
+    yield from _fingerprint(plan.fingerprint, names)
+    if plan.budget.seconds <= 0:
+        yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
+    if plan.budget.quantile is not None and not 0 < plan.budget.quantile < 1:
+        yield ("budget", "quantile"), f"must be between 0 and 1, is {plan.budget.quantile:g}"
+    try:
+        units_of(plan.increment)
+    except UsageError as error:
+        yield ("increment",), error.message
+    if plan.combinations < len(plan.rows):
+        yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
+    if not plan.rows:
+        yield ("rows",), "must have at least one row"
+    for index, row in enumerate(plan.rows):
+        yield from _row(row, names, plan.setting.steps, ("rows", index))
+    yield from _choices(plan)
+
+
+def _choices(plan: Plan) -> Faults:
+    last = len(plan.rows) - 1
+    places: list[tuple[Place, int]] = [(("chosen",), plan.chosen)]
+    places += [(("alternatives", index), row) for index, row in enumerate(plan.alternatives)]
+    for place, row in places:
+        if not 0 <= row <= last:
+            yield place, f"is {row}, but the rows are 0 to {last}"
+    if plan.alternatives[:1] != (plan.chosen,):
+        yield ("alternatives",), f"must begin with the chosen row, {plan.chosen}"
+    if len(set(plan.alternatives)) < len(plan.alternatives):
+        yield ("alternatives",), "name a row twice"
+
+
+def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
+    for part in ("fractions", "steps"):
+        shares: dict[str, float] = getattr(row, part)
+        for name, share in shares.items():
+            yield from _known(name, names, (*place, part, name))
+            if share < 0:
+                yield (*place, part, name), f"must be at least 0, is {share:g}"
+    # 1e-5 forgives fractions written with a few digits, such as 0.333333.
+    if abs(sum(row.fractions.values()) - 1) > 1e-5:
+        yield (*place, "fractions"), f"must sum to 1, sum to {sum(row.fractions.values()):g}"
+    if sum(row.steps.values()) != steps:
+        yield (*place, "steps"), f"must sum to the {steps} steps, sum to {sum(row.steps.values())}"
+    yield from _allocation(row.allocation, names, steps, (*place, "allocation"))
+    taken: dict[str, int] = {}
+    for name, count in row.allocation:
+        taken[name] = taken.get(name, 0) + count
+    if taken != {name: count for name, count in row.steps.items() if count}:
+        yield (*place, "allocation"), "does not give each denoiser the number of steps that `steps` says"
+    for part in ("mean", "p95", "within"):
+        if (value := getattr(row.time_s, part)) <= 0:
+            yield (*place, "time_s", part), f"must be above 0, is {value:g}"
+    if row.compute < 0:
+        yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
+
+
+def _setting(setting: Setting) -> Faults:
+    for part, least, most in (
+        ("steps", 1, MAX_STEPS),
+        ("batch_size", 1, 1_000_000),
+        ("size", 0, 1_000_000),
+        ("guidance", 0, 1_000_000),
+    ):
+        if not least <= (value := getattr(setting, part)) <= most:
+            yield ("setting", part), f"must be from {least} to {most}, is {value:g}"
+
+
+def _evaluations(evaluations: tuple[tuple[int, int], ...], steps: int) -> Faults:
+    for index, run in enumerate(evaluations):
+        if run[0] < 1 or not 1 <= run[1] <= MAX_STEPS:
+            yield ("evaluations", index), f"needs at least 1 evaluation and 1 step, is {list(run)}"
+    if sum(run[1] for run in evaluations) != steps:
+        yield ("evaluations",), f"must cover the {steps} steps, cover {sum(run[1] for run in evaluations)}"
+
+
+def _names(names: Sequence[str]) -> Faults:
+    if len(names) < 2:
+        yield ("denoisers",), f"must be two or more, there are {len(names)}"
+    for index, name in enumerate(names):
+        if not name.strip():
+            yield ("denoisers", index, "name"), "must not be empty"
+        if name in names[:index]:
+            yield ("denoisers", index, "name"), f"{name} stands here a second time"
+
+
+def _measure(measure: Measure, place: Place, *, positive: bool = False) -> Faults:
+    if measure.mean < 0 or (positive and measure.mean == 0):
+        yield (*place, "mean"), f"must be {'above' if positive else 'at least'} 0, is {measure.mean:g}"
+    if measure.std < 0:
+        yield (*place, "std"), f"must be at least 0, is {measure.std:g}"
+    if measure.count < 0:
+        yield (*place, "count"), f"must be at least 0, is {measure.count}"
+
+
+def _spread(spread: dict[str, float]) -> Faults:
+    wanted = [f"p{quantile * 100:g}" for quantile in QUANTILES]
+    if sorted(spread) != sorted(wanted):
+        yield ("spread",), f"must have {', '.join(wanted)}, has {', '.join(spread) or 'nothing'}"
+        return
+    for before, name in zip([None, *wanted], wanted, strict=False):
+        if spread[name] <= 0:
+            yield ("spread", name), f"must be above 0, is {spread[name]:g}"
+        if before and spread[name] < spread[before]:
+            yield ("spread", name), f"is less than {before}"
+
+
+def _fingerprint(fingerprint: Fingerprint | None, names: Sequence[str]) -> Faults:
+    if fingerprint is None:
+        return
+    for name in fingerprint.weights:
+        yield from _known(name, names, ("fingerprint", "weights", name))
+
+
+def _allocation(allocation: tuple[tuple[str, int], ...], names: Sequence[str], steps: int, place: Place) -> Faults:
+    for index, (name, count) in enumerate(allocation):
+        yield from _known(name, names, (*place, index))
+        if not 1 <= count <= MAX_STEPS:
+            yield (*place, index), f"{name} must take at least 1 step, takes {count}"
+    if sum(count for _, count in allocation) != steps:
+        yield place, f"must cover the {steps} steps, covers {sum(count for _, count in allocation)}"
+
+
+def _known(name: str, names: Sequence[str], place: Place) -> Faults:
+    if name not in names:
+        near = get_close_matches(name, names, 1)
+        yield place, f"{name} is none of the denoisers" + (f", did you mean {near[0]}?" if near else "")

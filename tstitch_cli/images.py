@@ -1,0 +1,169 @@
+"""Pictures as PNG files with their provenance inside, and the labelled contact sheet."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from tstitch_cli import files, provenance
+from tstitch_cli.errors import BadFileError
+from tstitch_cli.provenance import Provenance
+
+SMALLEST, LARGEST = 96, 256
+"""Longer side in pixels of a picture in a contact sheet."""
+_GAP, _MARGIN = 8, 20
+_ROW_LABEL = 170
+"""Width that the labels of rows may take."""
+_ROW_LINES = 4
+_INK, _GREY, _PAPER = (28, 28, 32), (110, 112, 120), (255, 255, 255)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def save_picture(path: Path, image: Image.Image, made: Provenance, *, overwrite: bool) -> None:
+    """Writes a PNG that tells how it was made: chunk `parameters` in the A1111 form, chunk `tstitch` in JSON.
+
+    The same image and provenance give the same bytes.
+
+    Raises:
+        BadFileError: the file exists and `overwrite` is false, is a link, or cannot be written.
+    """
+    _write(
+        path,
+        image,
+        {"parameters": provenance.parameters_text(made), provenance.CHUNK: provenance.to_json(made)},
+        overwrite,
+    )
+
+
+def save_sheet(path: Path, sheet: Image.Image, *, overwrite: bool) -> None:
+    """Writes a contact sheet as PNG; raises as `save_picture` does."""
+    _write(path, sheet, {}, overwrite)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    cell_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    title: str | None = None,
+) -> Image.Image:
+    """A grid of pictures, labels at its left and top and under each picture.
+
+    `cell_labels` has a text for every picture, or one for every column. Pictures of a longer side under SMALLEST are
+    enlarged by a whole factor without smoothing, those over LARGEST are shrunk. Rows may differ in length, and lists
+    of labels may be empty.
+    """
+    cells = [[_fitted(image) for image in row] for row in rows]
+    under = [list(_under(cell_labels, r, len(row))) for r, row in enumerate(cells)]
+    columns = max((len(row) for row in cells), default=0)
+    widest = max((cell.width for row in cells for cell in row), default=SMALLEST)
+    tallest = max((cell.height for row in cells for cell in row), default=SMALLEST)
+    text, small, large = _font(14), _font(12), _font(18)
+    heads = [_wrapped(label, text, widest, 2) for label in column_labels]
+    sides = [_wrapped(label, text, _ROW_LABEL, _ROW_LINES) for label in row_labels]
+
+    side_width = max((_width(line, text) for lines in sides for line in lines), default=0)
+    left = _MARGIN + (side_width + 2 * _GAP if side_width else 0)
+    grid_width = columns * widest + max(columns - 1, 0) * _GAP
+    over = _wrapped(title, large, max(left + grid_width - _MARGIN, 2 * LARGEST), 3) if title else []
+    width = max(left + grid_width, _MARGIN + max((_width(line, large) for line in over), default=0)) + _MARGIN
+    head_height = max(map(len, heads), default=0) * _line(text)
+    cell_height = tallest + (_line(small) if any(label for row in under for label in row) else 0) + _GAP
+    top = _MARGIN + (len(over) * _line(large) + _GAP if over else 0)
+    sheet = Image.new("RGB", (width, top + head_height + len(cells) * cell_height + _MARGIN - _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+
+    for i, line in enumerate(over):
+        draw.text((_MARGIN, _MARGIN + i * _line(large)), line, _INK, large)
+    for c, lines in enumerate(heads[:columns]):
+        centre = left + c * (widest + _GAP) + widest // 2
+        for i, line in enumerate(lines):
+            y = top + head_height - (len(lines) - i) * _line(text)
+            draw.text((centre, y), line, _INK, text, anchor="ma")
+    for r, row in enumerate(cells):
+        y = top + head_height + r * cell_height
+        lines = sides[r] if r < len(sides) else []
+        for i, line in enumerate(lines):
+            middle = y + tallest // 2 - len(lines) * _line(text) // 2
+            draw.text((left - 2 * _GAP, middle + i * _line(text)), line, _INK, text, anchor="ra")
+        for c, cell in enumerate(row):
+            x = left + c * (widest + _GAP)
+            sheet.paste(cell, (x + (widest - cell.width) // 2, y + (tallest - cell.height) // 2))
+            label = _wrapped(under[r][c], small, widest, 1)
+            draw.text((x + widest // 2, y + tallest + 2), "".join(label), _GREY, small, anchor="ma")
+    return sheet
+
+
+def _write(path: Path, image: Image.Image, texts: dict[str, str], overwrite: bool) -> None:
+    if path.is_symlink():
+        raise BadFileError(f"{path}: is a link, and pictures are not written through links", hint="remove the link")
+    chunks = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        chunks.add_text(key, text)
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=chunks)
+    files.write(path, content.getvalue(), overwrite=overwrite)
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """`image` in RGB at a size to look at."""
+    image = image.convert("RGB")
+    longest = max(image.size)
+    if longest < SMALLEST:
+        factor = -(-SMALLEST // longest)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    if longest > LARGEST:
+        size = (max(1, round(image.width * LARGEST / longest)), max(1, round(image.height * LARGEST / longest)))
+        return image.resize(size, Image.Resampling.LANCZOS)
+    return image
+
+
+def _under(labels: Sequence[str] | Sequence[Sequence[str]] | None, row: int, columns: int) -> list[str]:
+    """The texts under the pictures of one row, missing ones empty."""
+    found: list[str] = []
+    if labels:
+        of_row = labels if isinstance(labels[0], str) else labels[row] if row < len(labels) else []
+        found = [str(label) for label in of_row]
+    return (found + [""] * columns)[:columns]
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+def _line(font: Font) -> int:
+    """Height of a line of text."""
+    return round(getattr(font, "size", 12) * 1.3)
+
+
+def _width(text: str, font: Font) -> int:
+    return round(font.getlength(text))
+
+
+def _wrapped(text: str, font: Font, width: int, lines: int) -> list[str]:
+    """`text` on at most `lines` lines of at most `width` pixels, the rest an ellipsis."""
+    # Unprintable characters and halves of surrogate pairs have no glyph, not even the box that others get.
+    words = "".join(c if c.isprintable() else " " for c in text).split()
+    wrapped: list[str] = []
+    while words and len(wrapped) < lines:
+        taken = 1
+        while taken < len(words) and _width(" ".join(words[: taken + 1]), font) <= width:
+            taken += 1
+        line, words = " ".join(words[:taken]), words[taken:]
+        last = len(wrapped) == lines - 1
+        wrapped.append(_cut(line + " ..." if last and words else line, font, width))
+    return wrapped
+
+
+def _cut(line: str, font: Font, width: int) -> str:
+    """`line`, its end replaced by an ellipsis where it is too wide."""
+    if _width(line, font) <= width:
+        return line
+    line = line.removesuffix(" ...")
+    kept = bisect_right(range(len(line) + 1), width, key=lambda n: _width(line[:n] + "...", font)) - 1
+    return line[: max(kept, 0)].rstrip() + "..."

@@ -1,0 +1,126 @@
+"""A plan as a picture: every row's time against its objective, the Pareto front, the budget and the chosen row."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+from tstitch_cli import files
+from tstitch_cli.schema import Plan, Row
+
+GREY, BLUE, GREEN, RED, GOLD = "#9aa3ad", "#2b6cb0", "#1a7f4b", "#c0392b", "#f2b134"
+
+
+def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
+    """Draws the plan into a PNG file, 1600 x 1000 pixels.
+
+    Raises:
+        BadFileError: the file exists and `overwrite` is false, or it cannot be written.
+    """
+    files.refuse_existing(path, overwrite=overwrite)
+    # Figure without pyplot: no window system, no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    scale, unit = _scale(plan)
+
+    def points(rows: list[Row]) -> tuple[list[float], list[float]]:
+        return [row.time_s.within for row in rows], [_quality(plan, row) / scale for row in rows]
+
+    fit = [row for row in plan.rows if row.feasible]
+    rest = [row for row in plan.rows if not row.feasible]
+    front = sorted((row for row in plan.rows if row.pareto), key=lambda row: row.time_s.within)
+    chosen = plan.rows[plan.chosen]
+    left, right, bottom, top = _limits(plan, *points(list(plan.rows)))
+    axes.axvspan(left, plan.budget.seconds, color=GREEN, alpha=0.07, linewidth=0)
+    axes.axvline(plan.budget.seconds, color=RED, linewidth=1.4, linestyle="--", label=_budget(plan))
+    axes.plot(*points(front), color=BLUE, linewidth=1.4, alpha=0.8, label="Pareto front", zorder=2)
+    axes.scatter(*points(rest), s=16, color=GREY, alpha=0.55, linewidth=0, label="over the budget", zorder=3)
+    axes.scatter(*points(fit), s=20, color=GREEN, alpha=0.75, linewidth=0, label="within the budget", zorder=3)
+    axes.scatter(
+        *points([chosen]),
+        s=170,
+        marker="*",
+        color="#f2b134",
+        edgecolor="black",
+        linewidth=0.8,
+        label="chosen",
+        zorder=5,
+    )
+    x, y = (values[0] for values in points([chosen]))
+    # The front rises to the right, so there is room below it; a long name must not run off the right edge.
+    far = x > left + 0.6 * (right - left)
+    axes.annotate(
+        "\n".join(f"{steps} × {_plain(name)}" for name, steps in chosen.allocation),
+        (x, y),
+        xytext=(14, -26 if far else -14),
+        textcoords="offset points",
+        ha="right" if far else "left",
+        va="top",
+        fontsize=9,
+        bbox={"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": GREY, "alpha": 0.92},
+        zorder=6,
+    )
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
+    axes.set_ylabel(f"{plan.objective.replace('_', ' ')}{unit}")
+    setting = plan.setting
+    axes.set_title(
+        f"{_plain(plan.family)}: {setting.steps} steps of {_plain(setting.scheduler)}, "
+        f"batch of {setting.batch_size}, {_plain(setting.device)}",
+        fontsize=11,
+    )
+    axes.grid(True, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)
+    content = BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; that is no news for the terminal.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Without matplotlib's version in the file, equal plans give equal bytes.
+        figure.savefig(content, format="png", metadata={"Software": None})
+    files.write(path, content.getvalue(), overwrite=overwrite)
+
+
+def _quality(plan: Plan, row: Row) -> float:
+    return row.quality.get(plan.objective, row.compute)
+
+
+def _scale(plan: Plan) -> tuple[float, str]:
+    """What to divide the objective by, and how to call it then: compute is shown as a share of the most."""
+    most = max(row.compute for row in plan.rows)
+    if plan.objective in plan.rows[plan.chosen].quality or most <= 0:
+        return 1.0, ""
+    return most / 100, ", % of the largest denoiser alone"
+
+
+def _limits(plan: Plan, x: list[float], y: list[float]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top, with room for the label; a far budget does not squeeze the rows together."""
+    low, high = min(x), max(x)
+    if plan.budget.seconds < 1.3 * high:
+        high = max(high, plan.budget.seconds)
+    width = (high - low) or high
+    height = (max(y) - min(y)) or max(y) or 1.0
+    return low - 0.05 * width, high + 0.15 * width, min(y) - 0.2 * height, max(y) + 0.06 * height
+
+
+def _bound(plan: Plan) -> str:
+    return "mean" if plan.budget.quantile is None else f"p{plan.budget.quantile * 100:g}"
+
+
+def _budget(plan: Plan) -> str:
+    from tstitch_cli.quantities import shown_s
+
+    shown = shown_s(plan.budget.seconds)
+    asked = plan.budget.asked
+    return f"budget {_plain(asked)} = {shown}" if asked.endswith(("%", "x", "×")) else f"budget {shown}"
+
+
+def _plain(text: str) -> str:
+    """Text as it is: matplotlib would take dollar signs for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,302 @@
+"""The stage that measures: denoisers of one family -> what each costs per evaluation on this machine.
+
+Every call is one that `sample` could make, run by `trajectory.run`. Calls of all denoisers are interleaved in
+randomised rounds, so that a machine whose speed drifts slows all of them alike, and every evaluation is timed by
+marks that do not make the device wait.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import NormalDist, fmean, stdev
+from typing import Protocol
+
+import numpy as np
+
+from tstitch_cli import evaluations, fingerprint, flops
+from tstitch_cli.allocation import Allocation, per_evaluation
+from tstitch_cli.clocks import Clock
+from tstitch_cli.costs import CostModel
+from tstitch_cli.denoisers import Family
+from tstitch_cli.memory import PeakMemory
+from tstitch_cli.sample import Work, write
+from tstitch_cli.schema import (
+    QUANTILES,
+    DenoiserProfile,
+    FixedParts,
+    Measure,
+    PlannedDenoiser,
+    Profile,
+    Validation,
+)
+from tstitch_cli.trajectory import Batch, Trajectory, run
+
+FEWEST_ROUNDS = 5
+WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
+MOST_WARM_UPS = 6
+STEADY_DRIFT = 0.05
+VALIDATIONS, VALIDATION_CALLS = 3, 3
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How well to measure: until the 95 % confidence interval is `tolerance` wide or `max_time_s` is spent."""
+
+    tolerance: float = 0.01
+    max_time_s: float = 120.0
+
+
+class Progress(Protocol):
+    """Told what runs now and which share of the work is done."""
+
+    def __call__(self, doing: str, share: float) -> None:
+        """`share` in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A finished call: who took each step, and its times."""
+
+    allocation: Allocation
+    trajectory: Trajectory
+    write_s: float
+
+    @property
+    def total_s(self) -> float:
+        return self.trajectory.total_s + self.write_s
+
+
+def measure(
+    family: Family,
+    batch: Batch,
+    clock: Clock,
+    effort: Effort = Effort(),
+    *,
+    progress: Progress = lambda doing, share: None,
+    now: Callable[[], float] = time.perf_counter,
+) -> Profile:
+    """Profiles every denoiser of `family` on `batch`, whose size is the setting's batch size.
+
+    `now` is the host's clock, by which writing and `max_time_s` are timed. Raises what `trajectory.run` raises.
+    """
+    return _Profiler(family, batch, clock, effort, progress, now).profile()
+
+
+class _Profiler:
+    def __init__(
+        self,
+        family: Family,
+        batch: Batch,
+        clock: Clock,
+        effort: Effort,
+        progress: Progress,
+        now: Callable[[], float],
+    ) -> None:
+        self.family, self.batch, self.clock, self.effort = family, batch, clock, effort
+        self.progress, self.now = progress, now
+        self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
+        self.names = tuple(entry.name for entry in family.entries)
+        self.steps = family.setting.steps
+        self.random = random.Random(batch.seed)
+        self.began = now()
+        self.counts: tuple[int, ...] = ()
+
+    def profile(self) -> Profile:
+        facts = {name: self._warm_up(name) for name in self.names}
+        calls, rounds, stopped = self._rounds()
+        draft = self._summary(facts, calls, rounds, stopped)
+        return replace(draft, validation=self._validate(draft))
+
+    def _spent(self) -> float:
+        return self.now() - self.began
+
+    def _call(self, allocation: Allocation) -> _Call:
+        turns: Sequence[str] | str = per_evaluation(allocation, self.counts) if self.counts else allocation[0][0]
+        trajectory = run(self.family, self.batch, turns, self.clock)
+        work = Work(self.planned, self.family.setting, evaluations.run_lengths(self.counts), allocation)
+        with tempfile.TemporaryDirectory() as folder:
+            began = self.now()
+            write(self.family, work, self.batch, trajectory, Path(folder), overwrite=False)
+            written = self.now() - began
+        return _Call(allocation, trajectory, written)
+
+    def _warm_up(self, name: str) -> tuple[float | None, int | None]:
+        """Calls `name` alone until two calls take the same time; returns its FLOPs an evaluation and peak bytes."""
+        alone = ((name, self.steps),)
+        peak = PeakMemory(self.family.device)
+        with flops.last_arguments(self.family.denoisers[name]) as arguments:
+            last = self._warm_call(name, alone)
+        counted = flops.count(self.family.denoisers[name], arguments)
+        for _ in range(MOST_WARM_UPS - 1):
+            if self._spent() > self.effort.max_time_s / 4:
+                break
+            previous, last = last, self._warm_call(name, alone)
+            if abs(last - previous) <= WARM * last:
+                break
+        return counted, peak.bytes()
+
+    def _warm_call(self, name: str, alone: Allocation) -> float:
+        self.progress(f"warming up {name}", 0.0)
+        call = self._call(alone)
+        if not self.counts:
+            made = len(call.trajectory.realised)
+            self.counts = evaluations.per_step(self.family.pipeline.scheduler, self.steps, made)
+        return call.total_s
+
+    def _rounds(self) -> tuple[list[_Call], int, str]:
+        """Interleaved rounds: every denoiser alone and one stitched call through all of them, in random order."""
+        calls: list[_Call] = []
+        rounds = 0
+        started = self._spent()
+        while True:
+            work = [((name, self.steps),) for name in self.names] + [self._through_all(rounds)]
+            self.random.shuffle(work)
+            for allocation in work:
+                self.progress(f"round {rounds + 1}: {_words(allocation)}", self._share(calls, rounds))
+                calls.append(self._call(allocation))
+            rounds += 1
+            if rounds >= FEWEST_ROUNDS and self._confidence(calls) <= self.effort.tolerance:
+                return calls, rounds, "tight"
+            a_round = (self._spent() - started) / rounds
+            if self._spent() + a_round > self.effort.max_time_s and rounds >= 2:
+                return calls, rounds, "time cap"
+
+    def _share(self, calls: list[_Call], rounds: int) -> float:
+        """The nearer of the two ends: time spent, or the interval's narrowing with the square root of the rounds."""
+        by_time = self._spent() / self.effort.max_time_s
+        if rounds < 2:
+            return min(0.99, by_time)
+        wanted = max(FEWEST_ROUNDS, rounds * (self._confidence(calls) / self.effort.tolerance) ** 2)
+        return min(0.99, max(by_time, rounds / wanted))
+
+    def _through_all(self, turn: int) -> Allocation:
+        """A random stitched allocation, small to large and large to small in turns, so every switch is seen."""
+        order = self.names if turn % 2 == 0 else self.names[::-1]
+        most = min(len(order), self.steps)
+        start = self.random.randint(0, len(order) - most)
+        cuts = sorted(self.random.sample(range(1, self.steps), most - 1))
+        ends = [0, *cuts, self.steps]
+        return tuple((order[start + i], ends[i + 1] - ends[i]) for i in range(most))
+
+    def _alone(self, calls: list[_Call], name: str) -> list[Trajectory]:
+        return [call.trajectory for call in calls if call.allocation == ((name, self.steps),)]
+
+    def _confidence(self, calls: list[_Call]) -> float:
+        """Half width of the widest 95 % interval of a denoiser's mean trajectory, as a share of it."""
+        return max(_half_width([sum(t.evaluations_s) for t in self._alone(calls, name)]) for name in self.names)
+
+    def _summary(
+        self, facts: dict[str, tuple[float | None, int | None]], calls: list[_Call], rounds: int, stopped: str
+    ) -> Profile:
+        denoisers = [self._denoiser(name, facts[name], calls) for name in self.names]
+        denoisers.sort(key=lambda d: d.steady_s.mean)
+        trajectories = [call.trajectory for call in calls]
+        profile = Profile(
+            origin="measured",
+            family=self.family.latent_space,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            setting=self.family.setting,
+            evaluations=evaluations.run_lengths(self.counts),
+            denoisers=tuple(denoisers),
+            fixed=FixedParts(
+                encode_s=_measure([t.encode_s for t in trajectories]),
+                decode_s=_measure([t.decode_s for t in trajectories]),
+                write_s=_measure([call.write_s for call in calls]),
+            ),
+            spread={f"p{round(q * 100)}": 1.0 for q in QUANTILES},
+            rounds=rounds,
+            steady=True,
+            stopped=stopped,
+            confidence=self._confidence(calls),
+            fingerprint=fingerprint.take(
+                self.family.device,
+                self.family.weights,
+            ),
+        )
+        model = CostModel(profile)
+        ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]
+        half = len(ratios) // 2
+        drift = abs(fmean(ratios[half:]) - fmean(ratios[:half]))
+        spread = {f"p{round(q * 100)}": float(np.quantile(ratios, q)) for q in QUANTILES}
+        return replace(profile, spread=spread, steady=drift <= STEADY_DRIFT)
+
+    def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
+        entry = self.family.entry(name)
+        alone = [t.evaluations_s for t in self._alone(calls, name)]
+        middles = [s for times in alone for s in (times[1:-1] or times)]
+        flop, peak = facts
+        return DenoiserProfile(
+            name=name,
+            source=entry.source,
+            revision=entry.revision,
+            first_s=_measure([times[0] for times in alone]),
+            steady_s=_measure(middles),
+            last_s=_measure([times[-1] for times in alone]),
+            switch_s=self._switch(name, fmean(middles), calls),
+            parameters=sum(p.numel() for p in self.family.denoisers[name].parameters()),
+            flops=flop,
+            peak_memory_bytes=peak,
+        )
+
+    def _switch(self, name: str, steady: float, calls: list[_Call]) -> Measure:
+        """What the evaluation that takes over costs beyond a steady one; below zero is noise, so zero is the least."""
+        extra = []
+        for call in calls:
+            realised, times = call.trajectory.realised, call.trajectory.evaluations_s
+            extra += [
+                times[i] - steady
+                for i in range(1, len(realised) - 1)
+                if realised[i] == name and realised[i - 1] != name
+            ]
+        measured = _measure(extra)
+        return replace(measured, mean=max(0.0, measured.mean))
+
+    def _validate(self, profile: Profile) -> tuple[Validation, ...]:
+        """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions."""
+        model = CostModel(profile)
+        ordered = tuple(d.name for d in profile.denoisers)
+        held_out = [self._held_out(ordered, i) for i in range(VALIDATIONS)]
+        calls: list[_Call] = []
+        for turn in range(VALIDATION_CALLS):
+            for allocation in self.random.sample(held_out, len(held_out)):
+                self.progress(f"checking the prediction, {turn + 1} of {VALIDATION_CALLS}", 0.99)
+                calls.append(self._call(allocation))
+        return tuple(
+            Validation(a, model.mean_s(a), _measure([c.total_s for c in calls if c.allocation == a]))
+            for a in dict.fromkeys(held_out)
+        )
+
+    def _held_out(self, ordered: tuple[str, ...], turn: int) -> Allocation:
+        """Smallest to largest with the switch at a quarter, half, three quarters of the steps."""
+        cut = max(1, min(self.steps - 1, round(self.steps * (turn + 1) / (VALIDATIONS + 1))))
+        return tuple(part for part in ((ordered[0], cut), (ordered[-1], self.steps - cut)) if part[1])
+
+
+def _words(allocation: Allocation) -> str:
+    return ", ".join(f"{name} {steps}" for name, steps in allocation)
+
+
+def _measure(values: Sequence[float]) -> Measure:
+    if not values:
+        return Measure(0.0, 0.0, 0)
+    return Measure(fmean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half width of the 95 % confidence interval of the mean, relative; infinite below two values.
+
+    Student's t by the Cornish-Fisher expansion around the normal quantile (Abramowitz & Stegun, 26.7.5).
+    """
+    n = len(values)
+    if n < 2:
+        return float("inf")
+    z, v = NormalDist().inv_cdf(0.975), n - 1
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    return t * stdev(values) / n**0.5 / fmean(values)
+

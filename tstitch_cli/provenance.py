@@ -1,0 +1,202 @@
+"""How a picture was made: everything that drawing it again takes, as PNG text and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+import warnings
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from tstitch_cli import strict_json
+from tstitch_cli.errors import BadFileError
+from tstitch_cli.schema import PlannedDenoiser, Setting
+
+SCHEMA = "tstitch/picture/1"
+CHUNK = "tstitch"
+"""Keyword of the PNG text chunk that holds the canonical JSON."""
+MAX_STEPS = 100_000
+MAX_PNG_BYTES = 1 << 28
+_HINT = "`tstitch show` reads the PNGs that `tstitch sample` wrote, as it wrote them"
+# How the A1111 form, which many programs read, spells the samplers it knows.
+_SAMPLERS = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "pndm": "PNDM",
+    "dpm++": "DPM++ 2M",
+    "dpm++-karras": "DPM++ 2M Karras",
+    "euler": "Euler",
+    "euler-karras": "Euler Karras",
+    "euler-a": "Euler a",
+    "heun": "Heun",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How one picture was made. No time or date is in it, so that the same run gives the same bytes."""
+
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    index: int
+    """The noise comes from (seed, index) alone."""
+    setting: Setting
+    family: str
+    denoisers: tuple[PlannedDenoiser, ...]
+    allocation: tuple[tuple[str, int], ...]
+    """(denoiser, steps) in turn, noisiest first."""
+    evaluations: tuple[tuple[int, int], ...]
+    """(evaluations of a step, steps) in turn."""
+    batch_size: int
+    """Of the batch the picture was drawn in, which may be smaller than the setting's."""
+    position: int
+    """In that batch."""
+    weights: dict[str, str]
+    """Denoiser -> digest of its weights or its pinned revision."""
+    versions: dict[str, str]
+    """Package -> version."""
+
+
+def to_json(made: Provenance) -> str:
+    """Canonical JSON, pure ASCII: keys sorted, no blanks, the same value always the same text."""
+    content = {"schema": SCHEMA, **asdict(made)}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str, name: str = "provenance") -> Provenance:
+    """The inverse of `to_json`, for text that anybody may have written; `name` is what messages call it.
+
+    Raises:
+        BadFileError: the text is not exactly a provenance, or its parts contradict each other.
+    """
+    content = strict_json.parse(text, name)
+    schema = content.pop("schema", None)
+    if schema != SCHEMA:
+        raise BadFileError(f"{name}: its schema is {str(schema)[:40]!r}, {SCHEMA} was expected", hint=_HINT)
+    made: Provenance = _value(content, Provenance, name)
+    for what in _contradictions(made):
+        raise BadFileError(f"{name}: {what}", hint=_HINT)
+    return made
+
+
+def parameters_text(made: Provenance) -> str:
+    """The A1111 form: the prompt, the negative prompt where there is one, and a line of `Key: value` pairs."""
+    setting = made.setting
+    pairs = {
+        "Steps": str(setting.steps),
+        "Sampler": _SAMPLERS.get(setting.scheduler, setting.scheduler),
+        "CFG scale": f"{setting.guidance:g}",
+        "Seed": str(made.seed),
+        "Size": f"{setting.size}x{setting.size}",
+        "Model": ">".join(dict.fromkeys(name for name, _ in made.allocation)),
+        "Index": str(made.index),
+        "Stitching": " ".join(f"{name} {steps}" for name, steps in made.allocation),
+        "Version": f"tstitch {made.versions['tstitch']}" if "tstitch" in made.versions else "tstitch",
+    }
+    lines = [made.prompt]
+    if made.negative_prompt:
+        lines.append(f"Negative prompt: {made.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items()))
+    # What no text chunk can hold: NUL and halves of surrogate pairs, from a shell that is not in UTF-8.
+    return "\n".join(lines).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def read(path: Path) -> Provenance:
+    """The provenance in a PNG that anybody may have written; its pixels are not decoded.
+
+    Raises:
+        BadFileError: there is no such file, it is no PNG, or it holds no provenance or a broken one.
+    """
+    from PIL import Image
+
+    if not os.path.isfile(path):
+        raise BadFileError(f"{path}: there is no such file", hint="give a PNG that `tstitch sample` wrote")
+    try:
+        if path.stat().st_size > MAX_PNG_BYTES:
+            raise BadFileError(f"{path}: is larger than {MAX_PNG_BYTES >> 20} MiB", hint=_HINT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decompressed
+            with Image.open(path, formats=["PNG"]) as image:
+                text = image.info.get(CHUNK)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadFileError(f"{path}: is no readable PNG: {str(error)[:200]}", hint=_HINT) from error
+    if not isinstance(text, str):
+        raise BadFileError(
+            f"{path}: does not say how it was made",
+            hint="it was not drawn by tstitch, or a program that saved it again left the text out",
+        )
+    return from_json(text, str(path))
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if any(c in ',:"\n' for c in value) else value
+
+
+def _contradictions(made: Provenance) -> list[str]:
+    """What cannot hold together, given that all types are right."""
+    setting, known = made.setting, {denoiser.name for denoiser in made.denoisers}
+    counts = [setting.steps, setting.size, setting.batch_size, made.batch_size]
+    counts += [n for run in made.evaluations for n in run] + [steps for _, steps in made.allocation]
+    found = []
+    if not all(0 < n <= MAX_STEPS for n in counts):
+        found.append(f"steps, sizes and counts must be between 1 and {MAX_STEPS}")
+    if not 0 <= made.seed < 1 << 64 or not 0 <= made.index < 1 << 64:
+        found.append("seed and index must be between 0 and 2^64")
+    if not 0 <= made.position < made.batch_size:
+        found.append(f"position {made.position} is not in a batch of {made.batch_size}")
+    if len(known) < len(made.denoisers):
+        found.append("a denoiser is listed twice")
+    if not {name for name, _ in made.allocation} <= known:
+        found.append("the allocation has a denoiser that is not listed")
+    if sum(steps for _, steps in made.allocation) != setting.steps:
+        found.append(f"the allocation does not have {setting.steps} steps")
+    if sum(steps for _, steps in made.evaluations) != setting.steps:
+        found.append(f"the evaluations are not of {setting.steps} steps")
+    return found
+
+
+@cache
+def _types(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _value(found: Any, wanted: Any, where: str) -> Any:
+    """`found`, parsed JSON, as the wanted type of a dataclass's field; nothing is guessed or converted but lists."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if is_dataclass(wanted):
+        return _fields(found, wanted, where)
+    if origin is types.UnionType or origin is Union:
+        return None if found is None else _value(found, inner[0], where)
+    if origin is tuple and isinstance(found, list):
+        each = inner[:1] * len(found) if inner[-1] is Ellipsis else inner
+        if len(each) == len(found):
+            return tuple(
+                _value(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(found, each, strict=True))
+            )
+    elif origin is dict and isinstance(found, dict):
+        return {key: _value(item, inner[1], f"{where}[{key[:60]!r}]") for key, item in found.items()}
+    elif wanted is float:
+        if type(found) in (int, float) and abs(found) < 1e300:  # which infinity and NaN are not
+            return float(found)
+    elif type(found) is wanted:
+        return found
+    raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
+
+
+def _fields(found: Any, cls: Any, where: str) -> Any:
+    if not isinstance(found, dict):
+        raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
+    names = [field.name for field in fields(cls)]
+    for name in names:
+        if name not in found:
+            raise BadFileError(f"{where}: {name} is missing", hint=_HINT)
+    for name in found:
+        if name not in names:
+            raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
+    return cls(**{name: _value(found[name], kind, f"{where}.{name}") for name, kind in _types(cls).items()})

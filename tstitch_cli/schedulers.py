@@ -1,0 +1,43 @@
+"""The samplers that `--scheduler` names, and how each is made from a pipeline's own noise schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tstitch_cli.errors import UsageError
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++-karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+}
+
+
+def known(name: str) -> str:
+    """`name` where it is a scheduler's; raises UsageError with the near and all names otherwise."""
+    if name in SCHEDULERS:
+        return name
+    import difflib
+
+    near = difflib.get_close_matches(name, SCHEDULERS, n=1)
+    raise UsageError(
+        f"unknown scheduler '{name}'",
+        hint=(f"did you mean '{near[0]}'? " if near else "") + f"there are {', '.join(SCHEDULERS)}",
+    )
+
+
+def build(name: str, config: Any) -> Any:
+    """The named diffusers scheduler with the noise schedule of `config`, a scheduler's config."""
+    import diffusers
+
+    class_name, changes = SCHEDULERS[known(name)]
+    return getattr(diffusers, class_name).from_config(config, **changes)

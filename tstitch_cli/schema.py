@@ -1,0 +1,187 @@
+"""What the stages pass to each other: Profile and Plan and their parts, frozen and free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PROFILE_SCHEMA = "tstitch/profile/1"
+PLAN_SCHEMA = "tstitch/plan/1"
+QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A time in seconds: the mean of `count` measurements and their standard deviation."""
+
+    mean: float
+    std: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The one setting a profile is measured for and a plan is made for."""
+
+    steps: int
+    scheduler: str
+    guidance: float
+    batch_size: int
+    size: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class DenoiserProfile:
+    """What one denoiser costs, per evaluation in seconds; a trajectory's first and last evaluation told apart."""
+
+    name: str
+    source: str
+    revision: str | None
+    first_s: Measure
+    steady_s: Measure
+    last_s: Measure
+    switch_s: Measure
+    """Extra seconds of the evaluation at which this denoiser takes over from another."""
+    parameters: int | None = None
+    flops: float | None = None
+    """Floating-point operations of one evaluation of the whole batch, guidance included."""
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class FixedParts:
+    """What a call costs besides its evaluations: encoding the prompts, decoding and writing the pictures."""
+
+    encode_s: Measure
+    decode_s: Measure
+    write_s: Measure
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A stitched allocation that the profile was not fitted to: predicted against measured seconds of one call."""
+
+    allocation: tuple[tuple[str, int], ...]
+    predicted_s: float
+    measured_s: Measure
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a measurement holds for: machine, versions and weights."""
+
+    device: str
+    driver: str
+    torch: str
+    diffusers: str
+    threads: int
+    weights: dict[str, str]
+    """Denoiser name -> digest of its weights or its pinned revision."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured on one machine for one setting."""
+
+    origin: str
+    """`measured` by `tstitch profile`, `imported` from times one already knew, or a published `reference`."""
+    family: str
+    """The latent space that the denoisers share."""
+    created: str
+    """UTC time, ISO 8601, by which the newest profile is found."""
+    setting: Setting
+    evaluations: tuple[tuple[int, int], ...]
+    """Evaluations per step, run-length coded as (evaluations, steps): PNDM 50 is ((2, 1), (1, 49))."""
+    denoisers: tuple[DenoiserProfile, ...]
+    """Cheapest first."""
+    fixed: FixedParts
+    spread: dict[str, float]
+    """Quantiles of (time of a call / its prediction from the means), as {"p50": 1.0, ..., "p99": 1.06}."""
+    rounds: int
+    steady: bool
+    """False when the machine's speed drifted while it was measured."""
+    stopped: str
+    """Why measuring ended: `tight` (the confidence interval is within the tolerance), `time cap` or `imported`."""
+    confidence: float
+    """Half width of the widest 95 % confidence interval of a whole trajectory, as a share of it."""
+    fingerprint: Fingerprint | None
+    validation: tuple[Validation, ...] = ()
+    notes: str = ""
+
+    def evaluations_per_step(self) -> tuple[int, ...]:
+        """Evaluations of each of the T steps, noisiest first."""
+        return tuple(n for n, steps in self.evaluations for _ in range(steps))
+
+
+@dataclass(frozen=True)
+class Times:
+    """Predicted wall time of one call in seconds."""
+
+    mean: float
+    p95: float
+    within: float
+    """The quantile that is held against the budget; p95 unless another was asked for."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the lookup table."""
+
+    fractions: dict[str, float]
+    steps: dict[str, int]
+    allocation: tuple[tuple[str, int], ...]
+    """The denoiser of every step, noisiest first, run-length coded."""
+    time_s: Times
+    compute: float
+    """The compute objective: floating-point operations of a trajectory, or its seconds where they are unknown."""
+    quality: dict[str, float]
+    feasible: bool
+    pareto: bool
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time a call may take: as it was asked for, in seconds, and the quantile of the call's time it bounds."""
+
+    asked: str
+    seconds: float
+    quantile: float | None
+    """None bounds the mean."""
+
+
+@dataclass(frozen=True)
+class PlannedDenoiser:
+    """A denoiser as a plan refers to it, cheapest first."""
+
+    name: str
+    source: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The lookup table for a profile, with the budget and the rows chosen for it."""
+
+    profile: str
+    """Where the profile was read from, relative to the plan's folder where it can be."""
+    profile_digest: str
+    family: str
+    setting: Setting
+    evaluations: tuple[tuple[int, int], ...]
+    denoisers: tuple[PlannedDenoiser, ...]
+    fingerprint: Fingerprint | None
+    budget: Budget
+    objective: str
+    increment: float
+    combinations: int
+    """Fraction combinations enumerated; `rows` holds the distinct ones, or the Pareto rows of a huge table."""
+    chosen: int
+    """Index into `rows` of the row that `sample` runs."""
+    alternatives: tuple[int, ...]
+    """Indices of the best rows within the budget, `chosen` first."""
+    rows: tuple[Row, ...] = field(default=())
+
+    def evaluations_per_step(self) -> tuple[int, ...]:
+        """Evaluations of each of the T steps, noisiest first."""
+        return tuple(n for n, steps in self.evaluations for _ in range(steps))

@@ -1,0 +1,157 @@
+"""The denoiser that switches: it takes the denoiser's place in any diffusers pipeline and runs an allocation exactly.
+
+The switch happens at the denoiser, not in the pipeline, so no pipeline code is copied and pipelines without a step
+callback work too. When to switch is told by the scheduler: an evaluation ends when the scheduler is stepped after
+the denoiser was called, however often the denoiser was called for it (a pipeline may run the two halves of guidance
+one after the other) and whatever timestep it is shown (units and offsets differ between pipelines).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from tstitch_cli.errors import UsageError
+
+_PRIVATE_HOOKS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_orig_mod"})
+"""State that other libraries hang on one module; showing the host's as the switch's own would run it twice."""
+
+
+class StepClock:
+    """Counts the evaluations of one trajectory."""
+
+    def __init__(self) -> None:
+        self.evaluation = 0
+        self.called = False
+        self.boundary: Callable[[], None] = lambda: None
+        """Called where an evaluation ends, and before the first begins."""
+
+    def reset(self) -> None:
+        """A new trajectory begins."""
+        self.evaluation, self.called = 0, False
+
+    def called_now(self) -> int:
+        """The denoiser is being called; returns which evaluation that is."""
+        if self.evaluation == 0 and not self.called:
+            self.boundary()
+        self.called = True
+        return self.evaluation
+
+    def stepped(self) -> None:
+        """The scheduler was stepped; a second step without a call in between belongs to the same evaluation."""
+        if self.called:
+            self.called = False
+            self.evaluation += 1
+            self.boundary()
+
+
+def attach(clock: StepClock, scheduler: Any) -> None:
+    """Makes `scheduler`, a diffusers scheduler, tell `clock` of every step, in place.
+
+    The class is replaced by a subclass of the same name with the same signatures, which pipelines inspect.
+    """
+    plain = type(scheduler)
+
+    @functools.wraps(plain.step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = plain.step(self, *args, **kwargs)
+        clock.stepped()
+        return result
+
+    @functools.wraps(plain.set_timesteps)
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        clock.reset()
+        return plain.set_timesteps(self, *args, **kwargs)
+
+    names = {"step": step, "set_timesteps": set_timesteps, "__module__": plain.__module__, "__doc__": plain.__doc__}
+    scheduler.__class__ = type(plain.__name__, (plain,), names)
+
+
+class StitchedDenoiser(nn.Module):
+    """Several denoisers in the place of one.
+
+    To whoever asks, it is the host: the same class to `isinstance`, the same config, dtype and device, so that LoRA,
+    offload and saving find what they look for. Its `forward` passes each call to the denoiser whose turn it is.
+    """
+
+    def __init__(self, denoisers: Mapping[str, nn.Module], host: str, clock: StepClock) -> None:
+        """`denoisers` by name; `host` names the one the pipeline was made for, which is the largest."""
+        super().__init__()
+        self._names = tuple(denoisers)
+        self._stages = nn.ModuleList(denoisers.values())
+        self._by_name = dict(zip(self._names, range(len(self._names)), strict=True))
+        self._host = self._by_name[host]
+        self.clock = clock
+        self._allocation: Sequence[str] | str = host
+        self._turns: Sequence[int] = ()
+        self._evaluations: Callable[[], int] = lambda: 0
+        self._realised: list[int] = []
+
+    def follow(self, allocation: Sequence[str] | str, evaluations: Callable[[], int]) -> None:
+        """Sets who takes which evaluation of the next trajectories: a name for each, or one name for all.
+
+        `evaluations` is asked at the first call of a trajectory how many there will be.
+        """
+        self._allocation, self._evaluations = allocation, evaluations
+        self._realised = []
+
+    @property
+    def realised(self) -> tuple[str, ...]:
+        """The denoiser of every evaluation made since the trajectory began; it equals the allocation or is a bug."""
+        return tuple(self._names[i] for i in self._realised)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the denoiser whose turn it is, with the pipeline's own arguments.
+
+        Raises UsageError where the pipeline makes another number of evaluations than the allocation has.
+        """
+        evaluation = self.clock.called_now()
+        if evaluation == 0:
+            self._turns = self._assign()
+            self._realised = []
+        turn = self._turns[evaluation]
+        if evaluation == len(self._realised):
+            self._realised.append(turn)
+        return self._stages[turn](*args, **kwargs)
+
+    def _assign(self) -> Sequence[int]:
+        count = self._evaluations()
+        if isinstance(self._allocation, str):
+            return (self._by_name[self._allocation],) * count
+        if len(self._allocation) != count:
+            raise UsageError(
+                f"the pipeline makes {count} evaluations where the allocation has {len(self._allocation)}",
+                hint="plan for the scheduler and the number of steps that the pipeline runs",
+            )
+        return [self._by_name[name] for name in self._allocation]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in _PRIVATE_HOOKS or name == "_stages":
+                raise
+            return getattr(self._stages[self._host], name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # type: ignore[override]
+        stages = self.__dict__.get("_modules", {}).get("_stages")
+        return type(self) if stages is None else type(stages[self._host])
+
+
+def stitch(pipeline: Any, component: str, denoisers: Mapping[str, nn.Module], host: str) -> StitchedDenoiser:
+    """Puts a stitched denoiser in the place of `pipeline.<component>` and returns it; see `StitchedDenoiser.follow`."""
+    clock = StepClock()
+    attach(clock, pipeline.scheduler)
+    stitched = StitchedDenoiser(denoisers, host, clock)
+    setattr(pipeline, component, stitched)
+    return stitched
+
+
+def planned_evaluations(pipeline: Any) -> int:
+    """How many evaluations the trajectory that `pipeline` has begun will make."""
+    counted = getattr(pipeline, "_num_timesteps", None)
+    return int(counted) if counted else len(pipeline.scheduler.timesteps)

@@ -1,0 +1,1 @@
+"""How the bundled families are trained; imported by `tstitch train` alone, never by profile, plan or sample."""

@@ -1,0 +1,75 @@
+"""The one way to run a trajectory: profile, sample and every benchmark call a family here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tstitch_cli.clocks import Clock
+from tstitch_cli.denoisers import Family, out_of_memory
+from tstitch_cli.stitching import planned_evaluations
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call draws: a prompt and an index for every picture; noise comes from (seed, index) alone."""
+
+    prompts: tuple[str, ...]
+    indices: tuple[int, ...]
+    seed: int = 0
+    negative_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One call: its pictures, who took each evaluation, and where its seconds went."""
+
+    images: tuple[Image.Image, ...] = field(repr=False)
+    realised: tuple[str, ...]
+    encode_s: float
+    evaluations_s: tuple[float, ...]
+    decode_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the call, from the prompts to the pictures."""
+        return self.encode_s + sum(self.evaluations_s) + self.decode_s
+
+
+def run(
+    family: Family, batch: Batch, allocation: Sequence[str] | str, clock: Clock, steps: int | None = None
+) -> Trajectory:
+    """Draws `batch`, the denoiser of every evaluation as `allocation` says (a single name stands for all of them).
+
+    `steps` are the setting's unless given, as they are for a short call that only warms up.
+
+    Raises DeviceError when memory runs out, UsageError when a prompt means nothing to the family.
+    """
+    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps)
+    generators = [noise_generator(batch.seed, index) for index in batch.indices]
+    family.stitched.follow(allocation, lambda: planned_evaluations(family.pipeline))
+    marks: list[Any] = []
+    family.stitched.clock.boundary = lambda: marks.append(clock.mark())
+    with torch.inference_mode(), out_of_memory(family.setting):
+        began = clock.mark()
+        output = family.pipeline(**arguments, generator=generators, output_type="pil")
+        ended = clock.mark()
+        seconds = clock.seconds([began, *marks, ended])
+    return Trajectory(
+        images=tuple(output.images),
+        realised=family.stitched.realised,
+        encode_s=seconds[0],
+        evaluations_s=tuple(seconds[1:-1]),
+        decode_s=seconds[-1],
+    )
+
+
+def noise_generator(seed: int, index: int) -> torch.Generator:
+    """The source of all noise of picture `index`: the same for every batch size, rank, device and time."""
+    state = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
+    return torch.Generator("cpu").manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

@@ -1,0 +1,1 @@
+"""The registry of named denoisers; an entry is data, never code."""

@@ -1,0 +1,117 @@
+"""What is known of a denoiser before it is loaded: where it comes from and what it can be stitched with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tstitch_cli.errors import UsageError
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """The space that x lives in; denoisers can be stitched only within one."""
+
+    name: str
+    channels: int
+    downscale: int
+    """Picture pixels per latent pixel, along a side."""
+    autoencoder: str
+    """What people call the autoencoder."""
+    scaling_factor: float | None = None
+    """Latents are multiplied by it after encoding; None while the autoencoder's config has not been read."""
+    shift_factor: float = 0.0
+    """Subtracted from the latents before they are scaled."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the denoiser predicts, and the schedule it was trained on (Ho et al., 2020, section 2)."""
+
+    prediction: Prediction
+    beta_schedule: str | None = None
+    """As diffusers spells it; None, like the betas, for flow matching, which has none."""
+    beta_start: float | None = None
+    beta_end: float | None = None
+    train_steps: int = 1000
+    learned_variance: bool = False
+    """The output carries a variance as well: twice the channels."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What tells the denoiser what to draw."""
+
+    kind: Literal["text", "class"]
+    width: int | None = None
+    """Features of a text token, as the denoiser's cross-attention takes them."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of their numbers; a comma separates two names of one class."""
+    guidance_embedding: bool = False
+    """The guidance scale is an input of the denoiser (distilled models: LCM, Flux dev)."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The setting that holds where none is given."""
+
+    steps: int
+    scheduler: str
+    guidance: float
+    size: int
+    batch_size: int
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A denoiser of the zoo, or one described by a diffusers folder or a hub repository."""
+
+    name: str
+    title: str
+    source: str
+    """`bundled:fashion/fashion-s`, `hub:CompVis/stable-diffusion-v1-4` or `folder:/path`."""
+    revision: str | None
+    """The commit of a hub source; None is the main branch, recorded when it is resolved."""
+    component: Literal["unet", "transformer"]
+    subfolder: str
+    """Where in the source the denoiser's config and weights are; empty for the source's own folder."""
+    pipeline: str
+    """Name of the pipeline's class."""
+    parts: str
+    """The source of the pipeline's other parts; `revision` holds for it where it is the denoiser's own source."""
+    latent_space: LatentSpace
+    noise: Noise
+    conditioning: Conditioning
+    defaults: Defaults
+    parameters: int | None
+    licence: str
+
+
+def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:
+    """The numbers of the classes that `prompts` name, letter case and outer blanks aside.
+
+    Raises:
+        UsageError: a prompt is no class of `entry`; the hint has the near ones.
+    """
+    numbers: dict[str, int] = {}
+    for number, label in enumerate(entry.conditioning.labels):
+        for name in (label, *label.split(",")):
+            numbers.setdefault(_plain(name), number)
+    for prompt in prompts:
+        if _plain(prompt) not in numbers:
+            near = difflib.get_close_matches(_plain(prompt), numbers, n=3)
+            some = ", ".join(list(entry.conditioning.labels)[:12])
+            raise UsageError(
+                f"{entry.latent_space.name} has no class {prompt!r}",
+                hint=f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}",
+            )
+    return [numbers[_plain(prompt)] for prompt in prompts]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())

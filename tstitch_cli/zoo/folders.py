@@ -1,0 +1,332 @@
+"""Derives an entry from the configs of a diffusers folder or hub repository; of the latter only those are fetched."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tstitch_cli import strict_json
+from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+from tstitch_cli.schedulers import SCHEDULERS
+from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
+from tstitch_cli.zoo.weights import parameters_in
+
+INDEX = "model_index.json"
+_UNKNOWN_LICENCE = "not stated"
+_WITHOUT_INDEX = "a zoo entry can point at a denoiser alone: source, subfolder, and `parts` for the rest"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is the same for all denoisers of one pipeline class."""
+
+    component: Literal["unet", "transformer"]
+    classes: tuple[str, ...]
+    """Component classes of diffusers that the pipeline runs."""
+    width: str | None
+    """The component's config key of the cross-attention width; None for class-conditional denoisers."""
+    defaults: Defaults
+    """`size` holds where the component's config has no sample_size."""
+
+
+_UNET = ("UNet2DConditionModel",)
+_PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
+_DIT = ("DiTTransformer2DModel", "Transformer2DModel")
+_SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
+_PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
+_KINDS = {
+    "StableDiffusionPipeline": _Kind(
+        "unet", _UNET, "cross_attention_dim", Defaults(50, "pndm", 7.5, 512, 1, "float16")
+    ),
+    "StableDiffusionXLPipeline": _Kind(
+        "unet", _UNET, "cross_attention_dim", Defaults(50, "euler", 5.0, 1024, 1, "float16")
+    ),
+    "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(50, "ddim", 4.0, 256, 1, "float16")),
+    "ClassConditionalPipeline": _Kind("transformer", _DIT, None, Defaults(20, "ddim", 1.5, 32, 8, "float32")),
+    "PixArtAlphaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
+    "PixArtSigmaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
+    "StableDiffusion3Pipeline": _Kind(
+        "transformer", _SD3, "joint_attention_dim", Defaults(28, "flow-euler", 7.0, 1024, 1, "float16")
+    ),
+    "FluxPipeline": _Kind(
+        "transformer", _FLUX, "joint_attention_dim", Defaults(28, "flow-euler", 3.5, 1024, 1, "bfloat16")
+    ),
+    "SanaPipeline": _Kind("transformer", _SANA, "caption_channels", Defaults(20, "dpm++", 4.5, 1024, 1, "bfloat16")),
+}
+PIPELINES = tuple(_KINDS)
+"""The pipeline classes whose denoisers can be stitched; no other class is ever made."""
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+_PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+    "flow_prediction": "flow",
+}
+_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+
+
+@dataclass(frozen=True)
+class _Config:
+    """One JSON config, its values asked for by type."""
+
+    values: dict[str, Any]
+    name: str
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return self._of(key, str, default, "text")  # type: ignore[no-any-return]
+
+    def count(self, key: str, default: int | None = None) -> int:
+        found = self._of(key, int, default, "a whole number")
+        if isinstance(found, bool) or not 0 < found < 1 << 24:
+            raise self.wrong(key, "a whole number above 0")
+        return found  # type: ignore[no-any-return]
+
+    def number(self, key: str, default: float | None = None) -> float:
+        found = self._of(key, (int, float), default, "a number")
+        if isinstance(found, bool) or not math.isfinite(found):
+            raise self.wrong(key, "a finite number")
+        return float(found)
+
+    def length(self, key: str) -> int:
+        return len(self._of(key, list, None, "a list"))
+
+    def wrong(self, key: str, wanted: str) -> BadFileError:
+        if self.values.get(key) is None:
+            return BadFileError(f"{self.name}: {key} is missing, {wanted} was expected")
+        return BadFileError(f"{self.name}: {key} is {str(self.values[key])[:60]!r}, {wanted} was expected")
+
+    def _of(self, key: str, kind: Any, default: Any, wanted: str) -> Any:
+        found = self.values.get(key)
+        found = default if found is None else found
+        if not isinstance(found, kind):
+            raise self.wrong(key, wanted)
+        return found
+
+
+Fetch = Callable[[str], Path]
+"""From a path inside a repository, such as `vae/config.json`, to the file; raises TstitchError."""
+
+
+def from_folder(folder: Path) -> Entry:
+    """The entry that a local diffusers pipeline folder describes; its name is the folder's.
+
+    Raises:
+        BadFileError: model_index.json or a config it needs is missing or malformed.
+        UsageError: the pipeline or a component of it is none that can be stitched.
+    """
+    folder = folder.resolve()
+
+    def fetch(path: str) -> Path:
+        if not os.path.isfile(folder / path):
+            hint = f"a diffusers pipeline folder has {INDEX} and a folder for every component"
+            if os.path.isfile(folder / "config.json"):
+                hint = f"{folder} holds one component; {hint}; {_WITHOUT_INDEX}"
+            raise BadFileError(f"{folder}: has no {path}", hint=hint)
+        return folder / path
+
+    entry = _derive(folder.name or "folder", f"folder:{folder}", None, fetch)
+    return replace(entry, parameters=parameters_in(folder / entry.subfolder))
+
+
+def from_hub(repository: str, revision: str | None) -> Entry:
+    """The entry that a hub repository describes, at the commit that `revision` or the main branch stands for now.
+
+    Raises:
+        UsageError: there is no such repository or revision, it is private or gated, or it cannot be stitched.
+        BadFileError: a config it needs is missing or malformed, or the hub cannot be reached.
+    """
+    commit = _hub_file(repository, INDEX, revision).parent.name
+
+    def fetch(path: str) -> Path:
+        return _hub_file(repository, path, commit)
+
+    return _derive(repository, f"hub:{repository}", commit, fetch)
+
+
+def scaling_of(autoencoder_config: Path) -> float:
+    """The scaling factor in an autoencoder's config.json; raises BadFileError where there is none to read."""
+    return _scaling(_read(autoencoder_config))
+
+
+def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry:
+    index = _read(fetch(INDEX))
+    pipeline, kind = _kind(index)
+    component = _read(fetch(f"{kind.component}/config.json"))
+    autoencoder = _read(fetch("vae/config.json"))
+    scheduler = _read(fetch("scheduler/scheduler_config.json"))
+    space = _latent_space(autoencoder)
+    packed = 4 if pipeline == "FluxPipeline" else 1  # Flux sees 2 x 2 latent pixels as one
+    if component.count("in_channels") != space.channels * packed:
+        raise UsageError(
+            f"{name}: the denoiser takes {component.count('in_channels')} channels, the autoencoder makes "
+            f"{space.channels}",
+            hint="inpainting and image-conditioned denoisers cannot be stitched",
+        )
+    noise = _noise(scheduler, component, space.channels)
+    return Entry(
+        name=name,
+        title=f"{pipeline.removesuffix('Pipeline')} from {name}",
+        source=source,
+        revision=revision,
+        component=kind.component,
+        subfolder=kind.component,
+        pipeline=pipeline,
+        parts=source,
+        latent_space=space,
+        noise=noise,
+        conditioning=_conditioning(kind, component, index),
+        defaults=_defaults(kind, component, scheduler, space),
+        parameters=None,
+        licence=_UNKNOWN_LICENCE,
+    )
+
+
+def _kind(index: _Config) -> tuple[str, _Kind]:
+    """The pipeline's class and kind, once it is sure that nothing but diffusers' own code would run."""
+    name = index.values.get("_class_name")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise UsageError(
+            f"{index.name}: the pipeline {str(name)[:60]!r} cannot be stitched",
+            hint=f"these can: {', '.join(PIPELINES)}",
+        )
+    kind = _KINDS[name]
+    for key in ("custom_pipeline", "auto_map"):
+        if key in index.values:
+            raise _foreign(index, key)
+    for part, classes in ((kind.component, kind.classes), ("vae", _AUTOENCODERS), ("scheduler", None)):
+        found = index.values.get(part)
+        if not isinstance(found, list) or len(found) != 2 or not all(isinstance(each, str) for each in found):
+            raise index.wrong(part, "a library and a class")
+        if found[0] != "diffusers" or (classes is not None and found[1] not in classes):
+            raise _foreign(index, f"{part}: {found[0][:60]}.{found[1][:60]}")
+    return name, kind
+
+
+def _foreign(config: _Config, what: str) -> UsageError:
+    return UsageError(
+        f"{config.name}: {what!r} is code or a class that tstitch does not run",
+        hint="only pipelines made of diffusers' own classes can be stitched",
+    )
+
+
+def _latent_space(autoencoder: _Config) -> LatentSpace:
+    compressing = autoencoder.text("_class_name") == "AutoencoderDC"
+    blocks = autoencoder.length("encoder_block_out_channels" if compressing else "block_out_channels")
+    if not 0 < blocks <= 8:
+        raise BadFileError(f"{autoencoder.name}: {blocks} levels of blocks, 1 to 8 were expected")
+    channels = autoencoder.count("latent_channels", None if compressing else 4)
+    downscale, scale = 2 ** (blocks - 1), _scaling(autoencoder)
+    return LatentSpace(
+        name=f"f{downscale}-c{channels}-{scale:g}",
+        channels=channels,
+        downscale=downscale,
+        autoencoder=f"{'DC' if compressing else 'KL'}-f{downscale}",
+        scaling_factor=scale,
+        shift_factor=autoencoder.number("shift_factor", 0.0),
+    )
+
+
+def _scaling(autoencoder: _Config) -> float:
+    # Configs older than the key mean Stable Diffusion's factor, as diffusers' AutoencoderKL does.
+    old = autoencoder.text("_class_name") == "AutoencoderKL"
+    scale = autoencoder.number("scaling_factor", 0.18215 if old else 1.0)
+    if scale <= 0:
+        raise autoencoder.wrong("scaling_factor", "a number above 0")
+    return scale
+
+
+def _noise(scheduler: _Config, component: _Config, channels: int) -> Noise:
+    """What the scheduler's config says of the training; what it leaves out is diffusers' own default."""
+    steps = scheduler.count("num_train_timesteps", 1000)
+    spoken = scheduler.text("prediction_type", "epsilon")
+    if scheduler.text("_class_name").startswith("FlowMatch") or spoken == "flow_prediction":
+        return Noise("flow", train_steps=steps)
+    schedule = scheduler.text("beta_schedule", "linear")
+    if scheduler.values.get("trained_betas") is not None or schedule not in _BETAS:
+        raise UsageError(
+            f"{scheduler.name}: a noise schedule of its own cannot be stitched", hint=f"these can: {', '.join(_BETAS)}"
+        )
+    if spoken not in _PREDICTIONS:
+        raise scheduler.wrong("prediction_type", " or ".join(_PREDICTIONS))
+    return Noise(
+        prediction=_PREDICTIONS[spoken],
+        beta_schedule=schedule,
+        beta_start=scheduler.number("beta_start", 1e-4),
+        beta_end=scheduler.number("beta_end", 0.02),
+        train_steps=steps,
+        learned_variance=component.values.get("out_channels") == 2 * channels,
+    )
+
+
+def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioning:
+    distilled = component.values.get("time_cond_proj_dim") is not None or component.values.get("guidance_embeds")
+    if kind.width is not None:
+        return Conditioning("text", component.count(kind.width), guidance_embedding=bool(distilled))
+    classes = component.count("num_embeds_ada_norm")
+    if classes > 100_000:
+        raise component.wrong("num_embeds_ada_norm", "at most 100000 classes")
+    names = index.values.get("id2label") or {}
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise index.wrong("id2label", "class names by number")
+    return Conditioning("class", labels=tuple(names.get(str(i), str(i)) for i in range(classes)))
+
+
+def _defaults(kind: _Kind, component: _Config, scheduler: _Config, space: LatentSpace) -> Defaults:
+    usual, class_name = kind.defaults, scheduler.text("_class_name")
+    known = next((name for name, (of, _) in SCHEDULERS.items() if of == class_name), usual.scheduler)
+    latent_size = component.values.get("sample_size")
+    size = component.count("sample_size") * space.downscale if isinstance(latent_size, int) else usual.size
+    return Defaults(usual.steps, known, usual.guidance, size, usual.batch_size, usual.dtype)
+
+
+def _read(path: Path) -> _Config:
+    try:
+        with path.open("rb") as file:
+            content = file.read(strict_json.LIMIT_BYTES + 1)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _Config(strict_json.parse(content, str(path)), str(path))
+
+
+def _hub_file(repository: str, path: str, revision: str | None) -> Path:
+    """Fetches one file of a repository into huggingface's cache, or finds it there."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, path, revision=revision))
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"{repository}: is gated",
+            hint=f"accept its terms at https://huggingface.co/{repository} and set HF_TOKEN to your access token",
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UsageError(
+            f"{repository}: there is no such model on the hub, or it is private",
+            hint="check the spelling; for a private model set HF_TOKEN to your access token",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(
+            f"{repository}: has no revision {revision}", hint="give a commit, branch or tag of the repository"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _unreachable(repository, path, "the hub cannot be reached and the file is not in the cache") from error
+    except errors.EntryNotFoundError as error:
+        raise BadFileError(
+            f"{repository}: has no {path}", hint=f"it is no diffusers pipeline repository; {_WITHOUT_INDEX}"
+        ) from error
+    except TstitchError:
+        raise
+    except Exception as error:  # the HTTP client's own failures, which differ from version to version
+        raise _unreachable(repository, path, f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _unreachable(repository: str, path: str, why: str) -> BadFileError:
+    return BadFileError(
+        f"{repository}: {path} cannot be fetched: {why}",
+        hint="check the connection and that HF_HUB_OFFLINE is unset, or give a downloaded folder instead",
+    )

@@ -1,0 +1,289 @@
+"""The zoo: entries read from YAML, and how a name, a folder or a hub id on the command line becomes one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from tstitch_cli import documents
+from tstitch_cli.errors import UsageError
+from tstitch_cli.schedulers import SCHEDULERS
+from tstitch_cli.schema import PlannedDenoiser
+from tstitch_cli.yaml_nodes import Place
+from tstitch_cli.zoo import folders
+from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise
+
+SCHEMA = "tstitch/zoo/1"
+BUNDLED = Path(__file__).parent / "bundled"
+_SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+", re.ASCII)
+_WANTED_SOURCE = "expected bundled:..., hub:owner/name or folder:/path"
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FamilyFacts:
+    """What a zoo file says once for all denoisers of a family; see Entry for the keys."""
+
+    component: Literal["unet", "transformer"]
+    pipeline: str
+    licence: str
+    latent_space: LatentSpace
+    noise: Noise
+    conditioning: Conditioning
+    defaults: Defaults
+    parts: str | None = None
+    """None: every denoiser's own source has them."""
+
+
+@dataclass(frozen=True)
+class DenoiserFacts:
+    """What a zoo file says of one denoiser; a section given here takes the place of its family's, whole."""
+
+    family: str
+    source: str
+    title: str | None = None
+    revision: str | None = None
+    subfolder: str | None = None
+    """None: the folder named after the component."""
+    parts: str | None = None
+    parameters: int | None = None
+    licence: str | None = None
+    latent_space: LatentSpace | None = None
+    noise: Noise | None = None
+    conditioning: Conditioning | None = None
+    defaults: Defaults | None = None
+
+
+@dataclass(frozen=True)
+class ZooFile:
+    """A zoo file, schema tstitch/zoo/1; a user's may build on the families that tstitch ships."""
+
+    families: dict[str, FamilyFacts] = field(default_factory=dict)
+    denoisers: dict[str, DenoiserFacts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """All named denoisers, and what is worth knowing of how they were found."""
+
+    entries: dict[str, Entry]
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls) -> Zoo:
+        """The shipped entries and the user's, which take the place of shipped ones of the same name.
+
+        Raises:
+            BadFileError: the user's zoo file cannot be read, or is not what it should be.
+        """
+        families: dict[str, FamilyFacts] = {}
+        entries: dict[str, Entry] = {}
+        for path in sorted(BUNDLED.parent.glob("*.yaml")):
+            file = _read(path, families)
+            families |= file.families
+            entries |= _entries(file, families, path)
+        own = user_file()
+        if own is None:
+            return cls(entries)
+        file = _read(own, families)
+        added = _entries(file, families | file.families, own)
+        replaced = [name for name in added if name in entries]
+        remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
+        return cls(entries | added, remarks)
+
+    def resolve(self, name: str) -> Entry:
+        """The entry for a zoo name, else for a local diffusers folder, else for a hub id (`owner/name[@revision]`).
+
+        Sources as entries write them (`hub:owner/name`, `folder:/path`) are taken too.
+
+        Raises:
+            UsageError: there is none; the hint has the near names.
+            BadFileError: the folder or repository is not what is needed.
+        """
+        if name in self.entries:
+            return _with_scaling(self.entries[name])
+        kind, _, rest = name.partition(":")
+        given = rest if kind in ("hub", "folder") and rest else name
+        path = os.path.expanduser(given)
+        if kind != "hub" and os.path.isdir(path):
+            return self._with_known_space(folders.from_folder(Path(path)))
+        hub_id = _HUB_ID.fullmatch(given)
+        if kind != "folder" and hub_id:
+            return self._with_known_space(folders.from_hub(hub_id[1], hub_id[2]))
+        near = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5)
+        raise UsageError(
+            f"there is no denoiser {name!r}, and no folder or hub id either",
+            hint=(f"did you mean {' or '.join(near)}? " if near else "") + "`tstitch zoo` lists them",
+        )
+
+    def planned(self, denoiser: PlannedDenoiser) -> Entry:
+        """The entry that a profile, plan or picture refers to: under its name there, at its source and revision.
+
+        Raises what `resolve` raises.
+        """
+        known = self.entries.get(denoiser.name)
+        if known is not None and known.source == denoiser.source:
+            entry = self.resolve(denoiser.name)
+        else:
+            pinned = denoiser.source.startswith("hub:") and denoiser.revision is not None
+            entry = self.resolve(f"{denoiser.source}@{denoiser.revision}" if pinned else denoiser.source)
+        return replace(entry, name=denoiser.name, revision=denoiser.revision or entry.revision)
+
+    def _with_known_space(self, entry: Entry) -> Entry:
+        """A latent space that the zoo knows is called by the zoo's name."""
+        for known in self.entries.values():
+            if _facts(known.latent_space) == _facts(entry.latent_space):
+                return replace(entry, latent_space=known.latent_space)
+        return entry
+
+
+def user_file() -> Path | None:
+    """$TSTITCH_ZOO, which must exist, else zoo.yaml in the user's configuration folder where there is one."""
+    if given := os.environ.get("TSTITCH_ZOO"):
+        return Path(given)
+    import platformdirs
+
+    path = Path(platformdirs.user_config_dir("tstitch")) / "zoo.yaml"
+    return path if path.exists() else None
+
+
+def path_of(source: str) -> Path:
+    """The folder of a `bundled:` or `folder:` source.
+
+    Raises:
+        UsageError: the source is a hub repository or no source at all.
+    """
+    kind, _, rest = source.partition(":")
+    if _SOURCE.fullmatch(source) and kind != "hub":
+        return BUNDLED / rest if kind == "bundled" else Path(rest)
+    raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub: or folder:")
+
+
+def is_here(entry: Entry) -> bool:
+    """Whether nothing need be fetched to load `entry`: its weights and the pipeline's parts are on this disk."""
+    weights = _folders(entry.source, entry.revision)
+    parts = _folders(entry.parts, entry.revision if entry.parts == entry.source else None)
+    return any(_has_weights(folder / entry.subfolder) for folder in weights) and any(
+        os.path.isfile(folder / folders.INDEX) for folder in parts
+    )
+
+
+def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
+    """A zoo file whose denoisers may belong to its own families or to the `known` ones."""
+
+    def faults(file: ZooFile) -> Iterator[tuple[Place, str]]:
+        families = known | file.families
+        for name, family in file.families.items():
+            if family.pipeline not in folders.PIPELINES:
+                yield ("families", name, "pipeline"), f"cannot be stitched, these can: {', '.join(folders.PIPELINES)}"
+            yield from _faults(("families", name), family)
+        for name, denoiser in file.denoisers.items():
+            place = ("denoisers", name)
+            if denoiser.family not in families:
+                yield (*place, "family"), f"there is no family {denoiser.family}, there are {', '.join(families)}"
+            if not _SOURCE.fullmatch(denoiser.source):
+                yield (*place, "source"), _WANTED_SOURCE
+            if denoiser.parameters is not None and denoiser.parameters < 1:
+                yield (*place, "parameters"), "expected a whole number above 0"
+            yield from _faults(place, denoiser)
+
+    return documents.read(path, ZooFile, SCHEMA, faults)
+
+
+def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
+    """What is wrong in the parts that families and denoisers have in common, beyond their types."""
+    if facts.parts is not None and not _SOURCE.fullmatch(facts.parts):
+        yield (*place, "parts"), _WANTED_SOURCE
+    if (space := facts.latent_space) is not None:
+        yield from _not_positive((*place, "latent_space"), space, ("channels", "downscale", "scaling_factor"))
+    if (noise := facts.noise) is not None:
+        betas = (noise.beta_schedule, noise.beta_start, noise.beta_end)
+        if any((beta is None) != (noise.prediction == "flow") for beta in betas):
+            yield (*place, "noise"), "beta_schedule, beta_start and beta_end belong together, and are left out for flow"
+        yield from _not_positive((*place, "noise"), noise, ("train_steps",))
+    if (conditioning := facts.conditioning) is not None and conditioning.kind == "class" and not conditioning.labels:
+        yield (*place, "conditioning"), "class conditioning needs labels"
+    if (defaults := facts.defaults) is not None:
+        yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size"))
+        if defaults.scheduler not in SCHEDULERS:
+            yield (*place, "defaults", "scheduler"), f"is not known, there are {', '.join(SCHEDULERS)}"
+
+
+def _not_positive(place: Place, section: object, keys: Iterable[str]) -> Iterator[tuple[Place, str]]:
+    for key in keys:
+        value = getattr(section, key)
+        if value is not None and value <= 0:
+            yield (*place, key), f"expected a number above 0, found {value}"
+
+
+def _entries(file: ZooFile, families: dict[str, FamilyFacts], path: Path) -> dict[str, Entry]:
+    return {name: _entry(name, facts, families[facts.family], path) for name, facts in file.denoisers.items()}
+
+
+def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> Entry:
+    source, parts = _absolute(facts.source, path), facts.parts or family.parts
+    return Entry(
+        name=name,
+        title=facts.title or name,
+        source=source,
+        revision=facts.revision,
+        component=family.component,
+        subfolder=family.component if facts.subfolder is None else facts.subfolder,
+        pipeline=family.pipeline,
+        parts=source if parts is None else _absolute(parts, path),
+        latent_space=facts.latent_space or family.latent_space,
+        noise=facts.noise or family.noise,
+        conditioning=facts.conditioning or family.conditioning,
+        defaults=facts.defaults or family.defaults,
+        parameters=facts.parameters,
+        licence=facts.licence or family.licence,
+    )
+
+
+def _absolute(source: str, path: Path) -> str:
+    """A folder in a zoo file is meant from where that file is."""
+    if not source.startswith("folder:"):
+        return source
+    return f"folder:{(path.parent / os.path.expanduser(source.removeprefix('folder:'))).resolve()}"
+
+
+def _with_scaling(entry: Entry) -> Entry:
+    """Where the scaling factor is left to the autoencoder's config and that is on this disk, it is read."""
+    space = entry.latent_space
+    if space.scaling_factor is not None or entry.parts.startswith("hub:"):
+        return entry
+    config = path_of(entry.parts) / "vae" / "config.json"
+    if not os.path.isfile(config):
+        return entry
+    return replace(entry, latent_space=replace(space, scaling_factor=folders.scaling_of(config)))
+
+
+def _facts(space: LatentSpace) -> tuple[object, ...]:
+    return space.channels, space.downscale, space.scaling_factor, space.shift_factor
+
+
+def _folders(source: str, revision: str | None) -> list[Path]:
+    """The folders on this disk in which a source may be found."""
+    if not source.startswith("hub:"):
+        return [path_of(source)]
+    snapshots = _hub_cache() / f"models--{source.removeprefix('hub:').replace('/', '--')}" / "snapshots"
+    try:
+        return [folder for folder in snapshots.iterdir() if revision in (None, folder.name)]
+    except OSError:
+        return []
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps what it fetched, found without importing it."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expanduser(given or os.path.join(home, "hub")))
+
+
+def _has_weights(folder: Path) -> bool:
+    return os.path.isfile(folder / "config.json") and any(folder.glob("*.safetensors"))
