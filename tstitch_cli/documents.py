@@ -69,7 +69,7 @@ def parse(text: str, name: str, cls: type[T], schema: str | None, check: Check[T
     for place, what in check(value) if check else ():
         faults.add(node_at(root, place), place, what)
     faults.raise_if_any()
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def read_profile(path: Path) -> Profile:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
-from typing import Protocol
 
 import numpy as np
 
@@ -52,11 +51,8 @@ class Effort:
     max_time_s: float = 120.0
 
 
-class Progress(Protocol):
-    """Told what runs now and which share of the work is done."""
-
-    def __call__(self, doing: str, share: float) -> None:
-        """`share` in [0, 1]."""
+Progress = Callable[[str, float], None]
+"""Told what runs now and which share of the work, in [0, 1], is done."""
 
 
 @dataclass(frozen=True)
@@ -298,5 +294,4 @@ def _half_width(values: Sequence[float]) -> float:
         return float("inf")
     z, v = NormalDist().inv_cdf(0.975), n - 1
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    return t * stdev(values) / n**0.5 / fmean(values)
-
+    return float(t * stdev(values) / n**0.5 / fmean(values))

@@ -62,10 +62,13 @@ def shipped() -> tuple[str, ...]:
 def file_name(family: str, setting: Setting) -> str:
     """A profile's file name after device, family and setting, such as `cpu-fashion-ddim20-b8-f32.yaml`."""
     dtype = _SHORT.get(setting.dtype, setting.dtype)
-    parts = (setting.device, family, f"{setting.scheduler}{setting.steps}", f"b{setting.batch_size}", dtype)
+    steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
+    parts = (setting.device, family, steps, f"b{setting.batch_size}", dtype)
     # Only characters that every file system and shell takes as they are.
     safe = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")[:40] for part in parts)
-    return "-".join(part for part in safe if part) + ".yaml"
+    # Imported times have no device, family or dtype of their own; one word says so.
+    told = dict.fromkeys(part for part in safe if part not in ("", "unknown"))
+    return "-".join(told) + ".yaml"
 
 
 def _candidates(file_or_name: str) -> list[Path]:

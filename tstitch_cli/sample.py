@@ -106,9 +106,7 @@ def draw(
         trajectory = run(family, batch, work.turns(), clock)
         began = time.perf_counter()
         paths = write(family, work, batch, trajectory, folder, overwrite=overwrite)
-        yield Drawn(
-            trajectory.images, paths, trajectory.realised, trajectory.total_s + time.perf_counter() - began
-        )
+        yield Drawn(trajectory.images, paths, trajectory.realised, trajectory.total_s + time.perf_counter() - began)
 
 
 def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:
@@ -117,9 +115,7 @@ def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:
     The rest of the batch is filled with the picture itself: kernels may round differently for another batch size or
     position, but not for other neighbours.
     """
-    batch = Batch(
-        (made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt
-    )
+    batch = Batch((made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt)
     work = Work(made.denoisers, made.setting, made.evaluations, made.allocation)
     return run(family, batch, work.turns(), clock).images[made.position]
 

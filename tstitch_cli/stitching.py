@@ -137,7 +137,7 @@ class StitchedDenoiser(nn.Module):
             return getattr(self._stages[self._host], name)
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:
         stages = self.__dict__.get("_modules", {}).get("_stages")
         return type(self) if stages is None else type(stages[self._host])
 

@@ -45,7 +45,8 @@ def load_classifier() -> Classifier:
 @torch.inference_mode()
 def describe(classifier: Classifier, pixels: torch.Tensor) -> Described:
     """Describes `pixels` (N, 1, 32, 32) uint8, which the classifier sees in [-1, 1]."""
-    features = torch.cat([classifier.features(some.double() / 127.5 - 1.0) for some in pixels.split(AT_ONCE)])
+    blocks = (pixels[first : first + AT_ONCE] for first in range(0, len(pixels), AT_ONCE))
+    features = torch.cat([classifier.features(block.double() / 127.5 - 1.0) for block in blocks])
     return Described(features, classifier.to_logits(features).argmax(1))
 
 

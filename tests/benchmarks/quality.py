@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,13 +165,12 @@ class _Study:
             "setting": asdict(self.family.setting),
             "seed": SEED,
             "count": self.count,
-            "batch_size": self.batch_size,
             "vae": self.digests["vae"],
             "weights": {denoiser: self.family.weights[denoiser] for denoiser in sorted(taking_part)},
         }
         return self._kept(name, decides, lambda: self._draw(name, allocation))
 
-    def _kept(self, name: str, decides: dict[str, Any], pixels: Any) -> frechet.Described:
+    def _kept(self, name: str, decides: dict[str, Any], pixels: Callable[[], torch.Tensor]) -> frechet.Described:
         """`decides` is all that the pictures depend on; the classifier is added."""
         text = json.dumps(decides | {"classifier": self.digests["classifier"]}, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -185,8 +184,10 @@ class _Study:
     @torch.inference_mode()
     def _reconstructed(self) -> torch.Tensor:
         pipeline, found = self.family.pipeline, []
-        for some in self._training_pixels().split(self.batch_size):
-            pictures = (some.to(self.family.device) / 127.5 - 1.0).to(pipeline.vae.dtype)
+        pixels = self._training_pixels()
+        for first in range(0, self.count, self.batch_size):
+            some = pixels[first : first + self.batch_size].to(self.family.device)
+            pictures = (some / 127.5 - 1.0).to(pipeline.vae.dtype)
             again = pipeline.vae.decode(pipeline.vae.encode(pictures).latent_dist.mode()).sample
             found.append(frechet.pixels_of(pipeline.image_processor.postprocess(again, output_type="pil")))
         return torch.cat(found)
@@ -194,8 +195,8 @@ class _Study:
     def _draw(self, name: str, allocation: Allocation) -> torch.Tensor:
         clock, turns = clock_for(self.family.device), expand(allocation)
         prompts, began, found = self.family.example_prompts(self.count), time.perf_counter(), []
-        for some in torch.arange(self.count).split(self.batch_size):
-            indices = tuple(some.tolist())
+        for first in range(0, self.count, self.batch_size):
+            indices = tuple(range(first, min(first + self.batch_size, self.count)))
             batch = Batch(tuple(prompts[i] for i in indices), indices, SEED)
             found.append(frechet.pixels_of(run(self.family, batch, turns, clock).images))
             talk.print(f"{name}: {indices[-1] + 1} of {self.count}, {time.perf_counter() - began:.0f} s")
@@ -292,9 +293,8 @@ def _report_ratio(family: Family, rounds: int, out: Path | None) -> None:
     samples, ratio = step_ratio(family, rounds)
     lines = [(name, f"{s.mean * 1e3:.2f} ± {s.std * 1e3:.2f}") for name, s in samples.items()]
     print(markdown(("denoiser", f"ms a step, {TIMED_BATCH} pictures"), lines), "", sep="\n")
-    print(
-        f"time per step 1 : {ratio.value:.2f} (95 % interval {ratio.low:.2f} to {ratio.high:.2f}; goal at least 1 : 6)"
-    )
+    interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}"
+    print(f"time per step 1 : {ratio.value:.2f} ({interval}; goal at least 1 : 6)")
     protocol = {"seed": SEED, "rounds": rounds, "batch_size": TIMED_BATCH, "setting": asdict(family.setting)}
     results = {"step_s": {name: asdict(s) for name, s in samples.items()}, "ratio": asdict(ratio)}
     save(out, "time ratio", facts, protocol, results)

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,16 +101,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _plan_of_bundled(path: Path) -> None:
     """A plan for two bundled denoisers, made on a machine that is not this one."""
     profile = measured(step_s=(0.01, 0.1))
-    own = {"fingerprint": Fingerprint("an abacus", "beads", "1.0", "0.1", 1, dict.fromkeys(BUNDLED, "0" * 16))}
     named = tuple(
         replace(denoiser, name=name, source=f"bundled:fashion/{name}")
         for denoiser, name in zip(profile.denoisers, BUNDLED, strict=True)
     )
-    write_plan(
-        make_plan(replace(profile, denoisers=named, validation=(), **own), budget=parse_budget("50%")),
-        path,
-        overwrite=False,
-    )
+    elsewhere = Fingerprint("an abacus", "beads", "1.0", "0.1", 1, dict.fromkeys(BUNDLED, "0" * 16))
+    profile = replace(profile, denoisers=named, validation=(), fingerprint=elsewhere)
+    write_plan(make_plan(profile, budget=parse_budget("50%")), path, overwrite=False)
 
 
 def tstitch(arguments: str) -> Result:
@@ -150,25 +146,25 @@ def test_status_and_what_is_said(folder: Path, status: ExitStatus, arguments: st
         assert result.stdout == "" or status == ExitStatus.USAGE
 
 
-@pytest.fixture
-def broken() -> Iterator[str]:
-    """Python that runs `tstitch plan` with its stage replaced by one that does WHAT."""
-    yield (
-        "import os, signal, time\n"
-        "import tstitch_cli.plan\n"
-        "from tstitch_cli.app import main\n"
-        "def stage(*args, **kwargs):\n"
-        "    WHAT\n"
-        "tstitch_cli.plan.make_plan = stage\n"
-        # A shell may have started this process with Ctrl-C ignored.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "main()\n"
-    )
+BROKEN = """
+import os, signal, time
+import tstitch_cli.plan
+from tstitch_cli.app import main
+
+def stage(*args, **kwargs):
+    WHAT
+
+tstitch_cli.plan.make_plan = stage
+# A shell may have started this process with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""Python that runs `tstitch plan`, its stage replaced by one that does WHAT."""
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(what: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, "plan", "--budget", "60%", "--out", "new.yaml"],
+        [sys.executable, "-c", BROKEN.replace("WHAT", what), "plan", "--budget", "60%", "--out", "new.yaml"],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
@@ -176,8 +172,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_bug_of_ours_is_said_to_be_one(broken: str) -> None:
-    done = run(broken.replace("WHAT", "raise RuntimeError('wires crossed')"))
+def test_a_bug_of_ours_is_said_to_be_one() -> None:
+    done = run("raise RuntimeError('wires crossed')")
     assert done.returncode == ExitStatus.BUG
     assert "RuntimeError: wires crossed" in done.stderr
     assert "TSTITCH_TRACEBACK=1" in done.stderr
@@ -185,16 +181,16 @@ def test_a_bug_of_ours_is_said_to_be_one(broken: str) -> None:
     assert not Path("new.yaml").exists()
 
 
-def test_a_bugs_traceback_is_shown_to_who_asks_for_it(broken: str) -> None:
-    done = run(broken.replace("WHAT", "raise RuntimeError('wires crossed')"), TSTITCH_TRACEBACK="1")
+def test_a_bugs_traceback_is_shown_to_who_asks_for_it() -> None:
+    done = run("raise RuntimeError('wires crossed')", TSTITCH_TRACEBACK="1")
     assert done.returncode == ExitStatus.BUG
     assert "Traceback" in done.stderr
     assert "in stage" in done.stderr
 
 
-def test_ctrl_c(folder: Path, broken: str) -> None:
+def test_ctrl_c(folder: Path) -> None:
     before = contents(folder)
-    done = run(broken.replace("WHAT", "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"))
+    done = run("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
     assert done.returncode == ExitStatus.INTERRUPTED
     assert done.stderr.strip() == "interrupted"
     assert contents(folder) == before

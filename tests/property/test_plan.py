@@ -33,7 +33,7 @@ from tstitch_cli.schema import (
 )
 
 # A busy machine is no reason to fail.
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 seconds = st.floats(1e-5, 10, allow_nan=False)
 # Lone surrogates are no Unicode text and cannot be stored; everything else can.

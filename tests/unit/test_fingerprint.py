@@ -19,8 +19,9 @@ def test_the_same_machine_passes() -> None:
 
 @pytest.mark.parametrize("field", ["device", "driver", "torch", "diffusers"])
 def test_each_difference_is_named(field: str) -> None:
+    other = replace(HERE, **{field: "other"})  # type: ignore[arg-type]
     with pytest.raises(StaleError, match=f"{field} was other, is ") as caught:
-        fingerprint.require_same(replace(HERE, **{field: "other"}), HERE, "the plan")
+        fingerprint.require_same(other, HERE, "the plan")
     assert caught.value.status is ExitStatus.STALE
 
 

@@ -39,7 +39,9 @@ def test_the_last_arguments_are_kept_and_the_hook_removed() -> None:
         model(x, timestep=t, class_labels=y)
     assert kept["args"][0] is x
     one = flops.count(model, kept)
-    assert one == 2 * (flops.count(model, {"args": (x[:1],), "kwargs": {"timestep": t[:1], "class_labels": y[:1]}}) or 0)
+    assert one == 2 * (
+        flops.count(model, {"args": (x[:1],), "kwargs": {"timestep": t[:1], "class_labels": y[:1]}}) or 0
+    )
     assert not model._forward_pre_hooks
 
 

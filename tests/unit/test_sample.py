@@ -25,9 +25,7 @@ def work_for(toy: Family) -> Work:
 def draw_all(toy: Family, clock: FakeClock, folder: Path, *, count: int, overwrite: bool = False) -> list[Drawn]:
     pictures = jobs(["bag", "dress"], count)
     return list(
-        draw(
-            toy, work_for(toy), pictures, clock, seed=3, negative_prompt=None, folder=folder, overwrite=overwrite
-        )
+        draw(toy, work_for(toy), pictures, clock, seed=3, negative_prompt=None, folder=folder, overwrite=overwrite)
     )
 
 

@@ -23,7 +23,9 @@ Draw = Callable[[Any, int], Any]
 
 def draw_class(pipeline: Any, steps: int) -> Any:
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
-    return pipeline([1, 2], num_inference_steps=steps, guidance_scale=1.5, generator=generators, output_type="np").images
+    return pipeline(
+        [1, 2], num_inference_steps=steps, guidance_scale=1.5, generator=generators, output_type="np"
+    ).images
 
 
 def draw_dit(pipeline: Any, steps: int) -> Any:

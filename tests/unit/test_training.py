@@ -27,7 +27,7 @@ class Regression:
 
     def __init__(self, stop_after: int | None = None) -> None:
         torch.manual_seed(0)
-        self.model = nn.Linear(3, 3)
+        self.model: nn.Module = nn.Linear(3, 3)
         self.left = stop_after
 
     def compile(self) -> None:
@@ -39,7 +39,8 @@ class Regression:
             if self.left < 0:
                 raise KeyboardInterrupt
         x = torch.randn(len(indices), 3, generator=draw)
-        return (self.model(x) - x).square().mean()
+        error: torch.Tensor = self.model(x) - x
+        return error.square().mean()
 
 
 def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,9 @@ def _import(
         raise UsageError("--from-times needs --steps", hint="how many steps did the given times take? --steps 100")
     given = {"scheduler": scheduler, "guidance": guidance, "batch_size": batch_size, "size": size, "dtype": dtype}
     return from_times(
-        parse_named_times(pairs), steps=steps, **{k: v for k, v in given.items() if v is not None}  # type: ignore[arg-type]
+        parse_named_times(pairs),
+        steps=steps,
+        **{k: v for k, v in given.items() if v is not None},  # type: ignore[arg-type]
     )
 
 
@@ -207,6 +209,5 @@ def show(made: Profile) -> None:
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
         words = escape(", ".join(f"{name} {count}" for name, count in check.allocation))
-        talk.print(
-            f"held out: {words}: predicted {predicted:.3f} s, measured {measured:.3f} s ({measured / predicted - 1:+.1%})"
-        )
+        off = f"{measured / predicted - 1:+.1%}"
+        talk.print(f"held out: {words}: predicted {predicted:.3f} s, measured {measured:.3f} s ({off})")

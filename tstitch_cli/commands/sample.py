@@ -12,6 +12,8 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import Plan, Row
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from tstitch_cli.denoisers import Family
     from tstitch_cli.sample import Work
     from tstitch_cli.trajectory import Batch
@@ -139,7 +141,8 @@ def _draw(
     from tstitch_cli.sample import draw
 
     full = plan.setting.batch_size
-    images, times = [], []
+    images: list[Image] = []
+    times: list[float] = []
     with steps_bar() as bar:
         bar(f"drawing {len(pictures)}", 0.0)
         for drawn in draw(
@@ -285,7 +288,7 @@ def _refuse(paths: list[Path], *, overwrite: bool) -> None:
 
 def _sheet(
     path: Path,
-    rows: list[list[object]],
+    rows: list[list[Image]],
     row_labels: list[str],
     column_labels: list[str],
     times: list[str] | None,
@@ -295,7 +298,7 @@ def _sheet(
 ) -> Path:
     from tstitch_cli.images import contact_sheet, save_sheet
 
-    save_sheet(path, contact_sheet(rows, row_labels, column_labels, times, title), overwrite=overwrite)  # type: ignore[arg-type]
+    save_sheet(path, contact_sheet(rows, row_labels, column_labels, times, title), overwrite=overwrite)
     return path
 
 

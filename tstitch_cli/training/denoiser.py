@@ -54,7 +54,7 @@ class DenoiserRecipe:
 
     def compile(self) -> None:
         """See `Recipe`."""
-        self._predict = torch.compile(self.model)  # type: ignore[assignment]
+        self._predict = torch.compile(self.model)
 
     def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """See `Recipe`."""

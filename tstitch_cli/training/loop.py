@@ -46,9 +46,12 @@ class Recipe(Protocol):
     """One thing to train: a model, its schedule and its loss."""
 
     name: str
-    model: nn.Module
     schedule: Schedule
     examples: int
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained, in place."""
 
     def compile(self) -> None:
         """Runs the model in `loss` through torch.compile from now on."""
@@ -147,7 +150,8 @@ def train(
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """EMA step: averaged = decay x averaged + (1 - decay) x model; buffers are copied."""
-    targets, sources = list(averaged.parameters()), list(model.parameters())
+    targets: list[torch.Tensor] = list(averaged.parameters())
+    sources: list[torch.Tensor] = list(model.parameters())
     torch._foreach_lerp_(targets, sources, 1.0 - decay)
     for target, source in zip(averaged.buffers(), model.buffers(), strict=True):
         target.copy_(source)

@@ -77,13 +77,13 @@ class _Config:
     name: str
 
     def text(self, key: str, default: str | None = None) -> str:
-        return self._of(key, str, default, "text")  # type: ignore[no-any-return]
+        return self._of(key, str, default, "text")
 
     def count(self, key: str, default: int | None = None) -> int:
         found = self._of(key, int, default, "a whole number")
         if isinstance(found, bool) or not 0 < found < 1 << 24:
             raise self.wrong(key, "a whole number above 0")
-        return found  # type: ignore[no-any-return]
+        return found
 
     def number(self, key: str, default: float | None = None) -> float:
         found = self._of(key, (int, float), default, "a number")

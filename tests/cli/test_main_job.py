@@ -1,0 +1,165 @@
+"""The main job as it is typed, on the bundled family: profile, plan, sample, show, and the demo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tstitch_cli import provenance
+from tstitch_cli.app import app
+from tstitch_cli.documents import read_plan, read_profile
+
+FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
+
+
+def tstitch(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `profile` and `plan` have been run."""
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        given = ("--steps", "10", "--batch-size", "2", "--max-time", "6s", "--device", "cpu")
+        made = tstitch("profile", "fashion-xl", "fashion-s", "fashion-b", *given)
+        assert made.exit_code == 0, made.output
+        planned = tstitch("plan", "--budget", "50%", "--plot", "pareto.png", "--top", "3")
+        assert planned.exit_code == 0, planned.output
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(job)
+
+
+def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
+    made = read_profile(job / "profiles" / "cpu-fashion-ddim10-b2-f32.yaml")
+    assert tuple(d.name for d in made.denoisers) == FAMILY
+    assert made.setting.steps == 10
+    assert made.fingerprint is not None
+    assert set(made.fingerprint.weights) == set(FAMILY)
+    assert len(made.validation) == 3
+    assert all(check.measured_s.count == 3 for check in made.validation)
+
+
+def test_the_plan_keeps_the_budget(job: Path) -> None:
+    plan = read_plan(job / "plan.yaml")
+    assert (plan.combinations, len(plan.rows)) == (66, 66)
+    row = plan.rows[plan.chosen]
+    assert row.feasible
+    assert row.time_s.within <= plan.budget.seconds
+    assert all(r.compute <= row.compute for r in plan.rows if r.feasible)
+    assert len(plan.alternatives) == 3
+    assert Image.open(job / "pareto.png").size[0] > 400
+
+
+def test_sample_draws_what_was_asked_and_tells_its_time(job: Path) -> None:
+    result = tstitch("sample", "--prompt", "ankle boot", "--prompt", "bag", "--count", "3", "--grid", "--out", "six")
+    assert result.exit_code == 0, result.output
+    assert "predicted" in result.output
+    assert "warm-up" in result.output
+    files = sorted(path.name for path in (job / "six").iterdir())
+    assert files == [f"{i:06d}.png" for i in range(6)] + ["grid.png"]
+    plan = read_plan(job / "plan.yaml")
+    made = provenance.read(job / "six" / "000004.png")
+    assert made.prompt == "bag"
+    assert made.allocation == plan.rows[plan.chosen].allocation
+
+
+def test_the_same_command_gives_the_same_bytes_and_so_does_drawing_again(job: Path) -> None:
+    for folder in ("first", "second"):
+        assert tstitch("sample", "--prompt", "dress", "--count", "2", "--seed", "4", "--out", folder).exit_code == 0
+    first = job / "first" / "000001.png"
+    assert first.read_bytes() == (job / "second" / "000001.png").read_bytes()
+    assert tstitch("sample", "--from", str(first), "--out", "again").exit_code == 0
+    assert first.read_bytes() == (job / "again" / "000001.png").read_bytes()
+
+
+def test_another_row_draws_another_picture(job: Path) -> None:
+    for row in ("0", "65"):
+        assert tstitch("sample", "--prompt", "coat", "--row", row, "--out", f"row{row}").exit_code == 0
+    pictures = [Image.open(job / f"row{row}" / "000000.png").tobytes() for row in (0, 65)]
+    assert pictures[0] != pictures[1]
+    assert provenance.read(job / "row0" / "000000.png").allocation == (("fashion-s", 10),)
+    assert provenance.read(job / "row65" / "000000.png").allocation == (("fashion-xl", 10),)
+
+
+def test_the_sweep_is_one_sheet_and_its_ends_are_the_denoisers_alone(job: Path) -> None:
+    result = tstitch("sample", "--prompt", "sneaker", "--prompt", "bag", "--sweep", "--out", "swept")
+    assert result.exit_code == 0, result.output
+    sheet = Image.open(job / "swept" / "sweep.png")
+    assert sheet.size[0] > 11 * 64
+    assert [path.name for path in (job / "swept").iterdir()] == ["sweep.png"]
+
+
+def test_a_dry_run_draws_nothing(job: Path) -> None:
+    result = tstitch("sample", "--prompt", "bag", "--count", "5", "--dry-run", "--out", "dry")
+    assert "5 pictures in 3 calls" in result.output
+    assert not (job / "dry").exists()
+
+
+def test_prompts_come_from_a_file_too(job: Path) -> None:
+    (job / "prompts.txt").write_text("bag\n\n  dress  \n")
+    assert tstitch("sample", "--prompts-file", "prompts.txt", "--out", "listed").exit_code == 0
+    assert provenance.read(job / "listed" / "000001.png").prompt == "dress"
+
+
+def test_show_tells_how_a_picture_was_made() -> None:
+    assert tstitch("sample", "--prompt", "shirt", "--out", "shown").exit_code == 0
+    told = json.loads(tstitch("show", "shown/000000.png", "--json").output)
+    assert told["prompt"] == "shirt"
+    assert told["setting"]["steps"] == 10
+
+
+def test_a_plan_from_another_machine_is_refused_unless_allowed(job: Path) -> None:
+    text = (job / "plan.yaml").read_text()
+    foreign = text.replace('torch: "', 'torch: "0.')
+    assert foreign != text
+    (job / "foreign.yaml").write_text(foreign)
+    refused = tstitch("sample", "--plan", "foreign.yaml", "--prompt", "bag", "--out", "foreign")
+    assert refused.exit_code == 5
+    assert "torch was 0." in refused.output
+    assert not (job / "foreign").exists()
+    allowed = tstitch("sample", "--plan", "foreign.yaml", "--prompt", "bag", "--out", "foreign", "--allow-stale")
+    assert allowed.exit_code == 0
+
+
+def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 5.0)
+    result = tstitch("demo", "--out", "demo")
+    assert result.exit_code == 0, result.output
+    for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000015.png", "pictures/grid.png", "sweep.png"):
+        assert (job / "demo" / name).stat().st_size > 0
+    assert tstitch("demo", "--out", "demo").exit_code == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_half_written_picture(job: Path) -> None:
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "tstitch_cli.app", "sample", "--prompt", "bag", "--count", "4000", "--out", "cut"]
+    process = subprocess.Popen(command, cwd=job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (job / "cut" / "000003.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    files = sorted((job / "cut").iterdir())
+    assert {path.suffix for path in files} == {".png"}
+    for path in files:
+        provenance.read(path)
+        Image.open(path).load()
