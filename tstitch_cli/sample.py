@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from tstitch_cli import denoisers, fingerprint
-from tstitch_cli.allocation import Allocation, per_evaluation
+from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
@@ -44,6 +44,15 @@ class Drawn:
     paths: tuple[Path, ...]
     realised: tuple[str, ...]
     actual_s: float
+
+
+@dataclass(frozen=True)
+class Column:
+    """One fraction of a sweep: a picture for every prompt, and the seconds they took together."""
+
+    fraction: float
+    images: tuple[Image.Image, ...]
+    seconds: float
 
 
 def work_of(plan: Plan, row: Row) -> Work:
@@ -107,6 +116,34 @@ def draw(
         began = time.perf_counter()
         paths = write(family, work, batch, trajectory, folder, overwrite=overwrite)
         yield Drawn(trajectory.images, paths, trajectory.realised, trajectory.total_s + time.perf_counter() - began)
+
+
+def sweep(
+    family: Family,
+    work: Work,
+    prompts: Sequence[str],
+    clock: Clock,
+    *,
+    seed: int,
+    negative_prompt: str | None,
+) -> Iterator[Column]:
+    """Draws `prompts` from the same noise at every fraction 0, .1 ... 1 of the smallest denoiser, the largest after it.
+
+    Prompts are drawn in batches of the setting's size.
+    """
+    ends, size = (work.denoisers[0].name, work.denoisers[-1].name), work.setting.batch_size
+    for tenth in range(11):
+        allocation = runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps))
+        turns = replace(work, allocation=allocation).turns()
+        images: list[Image.Image] = []
+        seconds = 0.0
+        for start in range(0, len(prompts), size):
+            some = tuple(prompts[start : start + size])
+            batch = Batch(some, tuple(range(start, start + len(some))), seed, negative_prompt)
+            trajectory = run(family, batch, turns, clock)
+            images += trajectory.images
+            seconds += trajectory.total_s
+        yield Column(tenth / 10, tuple(images), seconds)
 
 
 def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:

@@ -105,7 +105,7 @@ def table(lines: Sequence[Line]) -> str:
     """The lines in Markdown, the time of a picture in ms and as a share of fashion-xl's."""
     largest = next((line.call_s.mean for line in lines if line.name == LARGE and line.call_s), None)
     return markdown(
-        ("pictures by", "Fréchet distance", "class accuracy", "ms a picture", "time"),
+        ("pictures by", "Fréchet distance", "class accuracy", "ms a picture", f"of {LARGE}"),
         [
             (
                 line.name,
@@ -128,7 +128,7 @@ def verdicts(lines: Sequence[Line]) -> list[str]:
     between = "lies between them" if large < base < small else "does not lie between them"
     return [
         f"{SMALL} is {small / large:.2f} times as far from the test pictures as {LARGE} (goal at least 2 times)",
-        f"{BASE} {between} ({large:.2f} < {base:.2f} < {small:.2f} is the goal)",
+        f"{BASE} {between} ({LARGE} {large:.2f}, {BASE} {base:.2f}, {SMALL} {small:.2f})",
     ]
 
 

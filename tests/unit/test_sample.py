@@ -10,7 +10,7 @@ from tests.toys import FakeClock, family
 from tstitch_cli import provenance
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.sample import Drawn, Work, draw, entries_of, jobs, redraw, warm_up
+from tstitch_cli.sample import Drawn, Work, draw, entries_of, jobs, redraw, sweep, warm_up
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.trajectory import Batch
 
@@ -80,3 +80,13 @@ def test_indices_of_jobs() -> None:
 def test_a_name_with_a_time_cannot_draw() -> None:
     with pytest.raises(UsageError, match="dit-s is only a name with a time"):
         entries_of([PlannedDenoiser("dit-s", "", None)])
+
+
+def test_a_sweep_goes_from_the_large_denoiser_alone_to_the_small_one_alone() -> None:
+    clock = FakeClock()
+    toy = family(clock, COSTS)
+    columns = list(sweep(toy, work_for(toy), ["bag", "dress", "coat"], clock, seed=0, negative_prompt=None))
+    assert [column.fraction for column in columns] == [tenth / 10 for tenth in range(11)]
+    assert [column.seconds for column in columns] == pytest.approx([2 * (100 - 9 * tenth) for tenth in range(11)])
+    assert {len(column.images) for column in columns} == {3}
+    assert columns[0].images[0].tobytes() != columns[-1].images[0].tobytes()

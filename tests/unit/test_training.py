@@ -108,7 +108,7 @@ def test_the_whole_family_trains_in_miniature(data: Path, tmp_path: Path, monkey
         assert record["parameters"] > 0
     from diffusers import AutoModel
 
-    transformer = AutoModel.from_pretrained(tmp_path / "out" / "fashion-s", subfolder="transformer")
+    transformer = AutoModel.from_pretrained(str(tmp_path / "out" / "fashion-s"), subfolder="transformer")
     pipeline = ClassConditionalPipeline.from_pretrained(tmp_path / "out", transformer=transformer)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline([0, 9], num_inference_steps=2).images[1].size == (32, 32)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tstitch_cli.denoisers import Family
     from tstitch_cli.sample import Work
-    from tstitch_cli.trajectory import Batch
 
 
 @guarded
@@ -119,7 +118,7 @@ def draw_plan(
         warm_s = warm_up(family, work, batch, clock)
     talk.print(f"warm-up {warm_s:.2f} s, not in the times below")
     if sweep:
-        _sweep(plan, family, prompts, seed, negative_prompt, folder, overwrite=overwrite)
+        _sweep(plan, work, family, prompts, seed, negative_prompt, folder, overwrite=overwrite)
         return
     _draw(plan, row, work, family, pictures, seed, negative_prompt, folder, grid=grid, overwrite=overwrite)
 
@@ -192,6 +191,7 @@ def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
 
 def _sweep(
     plan: Plan,
+    work: Work,
     family: Family,
     prompts: list[str],
     seed: int,
@@ -201,23 +201,21 @@ def _sweep(
     overwrite: bool,
 ) -> None:
     """The paper's figure: prompts down, fraction of the small denoiser across, the same noise in every column."""
-    from tstitch_cli.allocation import per_evaluation, runs, whole_steps
     from tstitch_cli.clocks import clock_for
-    from tstitch_cli.trajectory import Batch, run
+    from tstitch_cli.sample import sweep
 
     small, large = plan.denoisers[0].name, plan.denoisers[-1].name
-    batch: Batch = Batch(tuple(prompts), tuple(range(len(prompts))), seed, negative_prompt)
-    columns, labels, seconds = [], [], []
-    clock = clock_for(family.device)
+    columns: list[tuple[Image, ...]] = []
+    labels, seconds = [], []
     with steps_bar() as bar:
-        for tenth in range(11):
-            bar(f"{small} for the first {tenth * 10} %", tenth / 11)
-            steps = whole_steps((tenth, 10 - tenth), plan.setting.steps)
-            allocation = runs((small, large), steps)
-            trajectory = run(family, batch, per_evaluation(allocation, plan.evaluations_per_step()), clock)
-            columns.append(trajectory.images)
-            labels.append(f"{tenth * 10} %")
-            seconds.append(f"{trajectory.total_s:.2f} s")
+        bar(f"{small} for the first 0 %", 0.0)
+        for column in sweep(
+            family, work, prompts, clock_for(family.device), seed=seed, negative_prompt=negative_prompt
+        ):
+            columns.append(column.images)
+            labels.append(f"{column.fraction:.0%}")
+            seconds.append(f"{column.seconds:.2f} s")
+            bar(f"{small} for the first {column.fraction:.0%}", len(columns) / 11)
     rows = [[column[p] for column in columns] for p in range(len(prompts))]
     title = f"{small}, then {large}: share of the first steps that {small} takes, and the time of the call"
     path = _sheet(folder / "sweep.png", rows, prompts, labels, seconds, title=title, overwrite=overwrite)
@@ -258,8 +256,11 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
 
         try:
             prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadFileError(f"{file}: cannot be read: {error}", hint="give a text file of prompts") from error
+        except UnicodeDecodeError as error:
+            raise BadFileError(f"{file}: is not UTF-8 text", hint="give a text file, one prompt a line") from error
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise BadFileError(f"{file}: cannot be read: {why}", hint="give a text file, one prompt a line") from error
     if not prompts:
         raise UsageError("nothing to draw", hint='give --prompt "..." or --prompts-file FILE')
     return prompts

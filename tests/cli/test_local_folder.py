@@ -1,0 +1,90 @@
+"""Two local Stable Diffusion folders nobody named: from folders to pictures, by the code that loads `sd14`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests import toys
+from tstitch_cli import provenance
+from tstitch_cli.app import app
+from tstitch_cli.documents import read_profile
+
+
+def text_parts(folder: Path) -> dict[str, Any]:
+    """A CLIP text encoder and tokenizer of a few words."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`large` and `small`: Stable Diffusion pipelines whose U-Nets differ in width, as BK-SDM's and SD's do."""
+    root = tmp_path_factory.mktemp("models")
+    parts = text_parts(root)
+    for name, unet in (("small", toys.tiny_unet(1)), ("large", toys.tiny_unet(2, block_out_channels=(32, 64)))):
+        pipeline = toys.sd_pipeline(unet)
+        pipeline.register_modules(**parts)
+        pipeline.save_pretrained(root / name)
+    return root
+
+
+def test_from_folders_to_pictures(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner()
+    given = ("--scheduler", "pndm", "--steps", "5", "--size", "16", "--max-time", "5s", "--device", "cpu")
+    profiled = run.invoke(app, ["profile", str(folders / "large"), str(folders / "small"), *given, "--out", "p.yaml"])
+    assert profiled.exit_code == 0, profiled.output
+    made = read_profile(Path("p.yaml"))
+    assert made.evaluations == ((2, 1), (1, 4))
+    assert {d.source for d in made.denoisers} == {f"folder:{folders / name}" for name in ("small", "large")}
+    planned = run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "100%"])
+    assert planned.exit_code == 0, planned.output
+    command = ["sample", "--prompt", "a red fox", "--negative-prompt", "snow", "--row", "5"]
+    drawn = run.invoke(app, command)
+    assert drawn.exit_code == 0, drawn.output
+    told = provenance.read(Path("pictures/000000.png"))
+    assert (told.prompt, told.negative_prompt) == ("a red fox", "snow")
+    assert {name for name, _ in told.allocation} <= {"small", "large"}
+    again = run.invoke(app, ["sample", "--from", "pictures/000000.png", "--out", "again"])
+    assert again.exit_code == 0, again.output
+    assert Path("again/000000.png").read_bytes() == Path("pictures/000000.png").read_bytes()
+
+
+def test_broken_weights_are_told_in_one_sentence(folders: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(folders / "large", broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    out = tmp_path / "p.yaml"
+    result = CliRunner().invoke(
+        app, ["profile", str(broken), str(folders / "small"), "--device", "cpu", "--out", str(out)]
+    )
+    assert result.exit_code == 3, result.output
+    assert "Traceback" not in result.output
+    assert not out.exists()
