@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -37,16 +38,20 @@ class EventClock:
 
     def __init__(self, device: torch.device) -> None:
         self._module = torch.get_device_module(device)
+        # Events go to the current device's stream unless another is made current; MPS has only one.
+        self._current = self._module.device(device) if hasattr(self._module, "device") else nullcontext()
 
     def mark(self) -> Any:
         """An event at the end of what the device has been given so far."""
         event = self._module.Event(enable_timing=True)
-        event.record()
+        with self._current:
+            event.record()
         return event
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
         """Device time between the events."""
-        self._module.synchronize()
+        with self._current:
+            self._module.synchronize()
         return [a.elapsed_time(b) / 1000.0 for a, b in pairwise(marks)]
 
 

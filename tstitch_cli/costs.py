@@ -79,10 +79,6 @@ class CostModel:
         """The allocation that gives every step to one denoiser."""
         return ((name, self.elapsed_s.shape[1] - 1),)
 
-    def smallest_alone_s(self, quantile: float | None) -> float:
-        """Seconds of a call with the cheapest denoiser alone, at a quantile or on average."""
-        return self.at_quantile(self.mean_s(self.alone(self.names[0])), quantile)
-
     def largest_alone_s(self, quantile: float | None) -> float:
         """Seconds of a call with the largest denoiser alone, at a quantile or on average."""
         return self.at_quantile(self.mean_s(self.alone(self.names[-1])), quantile)

@@ -16,13 +16,11 @@ from torch import nn
 
 from tstitch_cli import schedulers
 from tstitch_cli.errors import BadFileError, DeviceError, UsageError
-from tstitch_cli.schema import Setting
+from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
-from tstitch_cli.zoo.preflight import check
+from tstitch_cli.zoo.preflight import check, check_setting
 from tstitch_cli.zoo.registry import path_of
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,17 @@ class Family:
 
 
 def load(entries: Sequence[Entry], setting: Setting) -> Family:
-    """Loads `entries`, the last being the largest, whose pipeline runs the others too.
+    """Loads `entries`, smallest first; the pipeline is that of the one with most parameters, else of the last.
 
     Raises UsageError where they cannot be stitched (before anything is loaded), BadFileError where weights are
     missing or broken, DeviceError where the device is not there or too small.
     """
     check(entries)
+    check_setting(entries, setting)
     _quiet()
     device = torch.device(setting.device)
-    dtype = DTYPES[setting.dtype]
-    host = entries[-1]
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    host = _largest(entries)
     with out_of_memory(setting):
         loaded = {entry.name: _denoiser(entry, dtype) for entry in entries}
         pipeline = _pipeline(host, loaded[host.name], dtype)
@@ -157,6 +156,13 @@ def _too_small(setting: Setting) -> DeviceError:
         f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",
         hint="profile and plan for a smaller --batch-size, a smaller --size or --dtype float16",
     )
+
+
+def _largest(entries: Sequence[Entry]) -> Entry:
+    """By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled."""
+    if any(entry.parameters is None for entry in entries):
+        return entries[-1]
+    return max(entries, key=lambda entry: entry.parameters or 0)
 
 
 def _quiet() -> None:

@@ -121,13 +121,21 @@ def write(path: Path, value: Any, schema: str, *, overwrite: bool) -> None:
 
 
 def write_profile(profile: Profile, path: Path, *, overwrite: bool) -> None:
-    """Writes a profile; raises BadFileError where that cannot be."""
+    """Writes a profile; raises BadFileError where that cannot be, or where it could not be read again."""
+    _readable(path, faults_of_profile(profile))
     write(path, profile, PROFILE_SCHEMA, overwrite=overwrite)
 
 
 def write_plan(plan: Plan, path: Path, *, overwrite: bool) -> None:
-    """Writes a plan; raises BadFileError where that cannot be."""
+    """Writes a plan; raises BadFileError where that cannot be, or where it could not be read again."""
+    _readable(path, faults_of_plan(plan))
     write(path, plan, PLAN_SCHEMA, overwrite=overwrite)
+
+
+def _readable(path: Path, faults: Iterable[tuple[Place, str]]) -> None:
+    found = [f"{'.'.join(map(str, place))}: {what}" for place, what in faults]
+    if found:
+        raise BadFileError(f"{path}: is not written, for it could not be read again: {'; '.join(found)}")
 
 
 def _take_schema(root: Node, schema: str, faults: Faults) -> None:

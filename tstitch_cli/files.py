@@ -18,6 +18,11 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
                 raise BadFileError(f"{path}: exists already", hint="--overwrite replaces it, another name keeps it")
             if path.exists() and not path.is_file():
                 raise BadFileError(f"{path}: is not a regular file", hint="name a file that may be replaced")
+        above = next(folder for folder in (path.absolute()).parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise BadFileError(f"{path}: cannot be written: {above} is not a folder", hint="choose another folder")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise BadFileError(f"{path}: cannot be written: {above} may not be changed", hint="choose another folder")
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
 

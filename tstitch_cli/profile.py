@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
@@ -41,6 +42,8 @@ WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
 STEADY_DRIFT = 0.05
 VALIDATIONS, VALIDATION_CALLS = 3, 3
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""The 97.5 % quantile of Student's t for 1, 2 ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Profiler:
         rounds = 0
         started = self._spent()
         while True:
-            work = [((name, self.steps),) for name in self.names] + [self._through_all(rounds)]
+            work = [((name, self.steps),) for name in self.names] + self._through_all(rounds)
             self.random.shuffle(work)
             for allocation in work:
                 self.progress(f"round {rounds + 1}: {_words(allocation)}", self._share(calls, rounds))
@@ -171,14 +174,23 @@ class _Profiler:
         wanted = max(FEWEST_ROUNDS, rounds * (self._confidence(calls) / self.effort.tolerance) ** 2)
         return min(0.99, max(by_time, rounds / wanted))
 
-    def _through_all(self, turn: int) -> Allocation:
-        """A random stitched allocation, small to large and large to small in turns, so every switch is seen."""
+    def _through_all(self, turn: int) -> list[Allocation]:
+        """A random stitched allocation, small to large and large to small in turns, so every switch is seen.
+
+        None where it would be one of those that the prediction is to be checked with.
+        """
         order = self.names if turn % 2 == 0 else self.names[::-1]
         most = min(len(order), self.steps)
         start = self.random.randint(0, len(order) - most)
         cuts = sorted(self.random.sample(range(1, self.steps), most - 1))
         ends = [0, *cuts, self.steps]
-        return tuple((order[start + i], ends[i + 1] - ends[i]) for i in range(most))
+        through = tuple((order[start + i], ends[i + 1] - ends[i]) for i in range(most))
+        held_out = [self._held_out((small, large), i) for i in range(VALIDATIONS) for small, large in self._pairs()]
+        return [] if through in held_out else [through]
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Every two denoisers in either order: which is the cheaper is not known before it was measured."""
+        return list(permutations(self.names, 2))
 
     def _alone(self, calls: list[_Call], name: str) -> list[Trajectory]:
         return [call.trajectory for call in calls if call.allocation == ((name, self.steps),)]
@@ -287,11 +299,14 @@ def _measure(values: Sequence[float]) -> Measure:
 def _half_width(values: Sequence[float]) -> float:
     """Half width of the 95 % confidence interval of the mean, relative; infinite below two values.
 
-    Student's t by the Cornish-Fisher expansion around the normal quantile (Abramowitz & Stegun, 26.7.5).
+    Student's t from a table, above it by the Cornish-Fisher expansion (Abramowitz & Stegun, 26.7.5).
     """
     n = len(values)
     if n < 2:
         return float("inf")
     z, v = NormalDist().inv_cdf(0.975), n - 1
-    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    if v <= len(STUDENT_T):
+        t = STUDENT_T[v - 1]
+    else:
+        t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
     return float(t * stdev(values) / n**0.5 / fmean(values))

@@ -21,6 +21,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
 }
 
+FLOW_SCHEDULERS = ("flow-euler",)
+"""Those for denoisers trained by flow matching, which no other scheduler fits."""
+
 
 def known(name: str) -> str:
     """`name` where it is a scheduler's; raises UsageError with the near and all names otherwise."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 PROFILE_SCHEMA = "tstitch/profile/1"
 PLAN_SCHEMA = "tstitch/plan/1"
+MAX_SEED = 2**63 - 1
+DTYPES = ("float32", "bfloat16", "float16")
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
 
 

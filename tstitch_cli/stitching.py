@@ -112,6 +112,11 @@ class StitchedDenoiser(nn.Module):
         if evaluation == 0:
             self._turns = self._assign()
             self._realised = []
+        if evaluation >= len(self._turns):
+            raise UsageError(
+                f"the pipeline makes more than the {len(self._turns)} evaluations it announced",
+                hint="this scheduler cannot be stitched in this pipeline; choose another",
+            )
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
             self._realised.append(turn)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family, out_of_memory
+from tstitch_cli.errors import UsageError
 from tstitch_cli.stitching import planned_evaluations
 
 
@@ -60,9 +61,15 @@ def run(
         output = family.pipeline(**arguments, generator=generators, output_type="pil")
         ended = clock.mark()
         seconds = clock.seconds([began, *marks, ended])
+    realised = family.stitched.realised
+    if not isinstance(allocation, str) and realised != tuple(allocation):
+        raise UsageError(
+            f"the pipeline made {len(realised)} of the {len(allocation)} evaluations that were planned",
+            hint="profile and plan again for the scheduler and the number of steps that it runs",
+        )
     return Trajectory(
         images=tuple(output.images),
-        realised=family.stitched.realised,
+        realised=realised,
         encode_s=seconds[0],
         evaluations_s=tuple(seconds[1:-1]),
         decode_s=seconds[-1],

@@ -79,7 +79,7 @@ def quality_png(report: dict[str, Any], path: Path) -> None:
     mixed = sorted((line for line in lines if line.fraction is not None), key=lambda line: line.fraction or 0.0)
     alone = [line for line in lines if line.fraction is None]
     for group, color, form, label in (
-        (mixed, BLUE, "o-", f"{SMALL}, then {LARGE}"),
+        (mixed, BLUE, "o-", f"{SMALL} for a share of the first steps, then {LARGE}"),
         (alone, GREEN, "s", ", ".join(line.name for line in alone)),
     ):
         if not group:
@@ -190,7 +190,7 @@ def _picture_ms(line: quality.Line, batch: int) -> Sample:
 
 def _label(line: quality.Line) -> str:
     """A denoiser alone by its name, a stitched row by its share."""
-    return line.name if line.fraction in (None, 0.0, 1.0) else f"{line.fraction:.0%}"
+    return line.name if line.fraction is None or line.fraction in (0.0, 1.0) else f"{line.fraction * 100:.0f} %"
 
 
 if __name__ == "__main__":

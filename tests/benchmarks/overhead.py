@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.overhead --out tests/benchmarks/results/overhead.json
 
-Protocol: ClassConditionalPipeline with fashion-xl, in the family's default setting (DDIM, 20 steps, guidance 1.5), 8
+Protocol: ClassConditionalPipeline with fashion-xl, in the family's default setting (DDIM, 20 steps, guidance 1.25), 8
 pictures from (seed 0, indices 0 .. 7), up to the latents, so that the share is of the steps alone. Plain (A) has the
 denoiser itself and an untouched scheduler; stitched (B) runs the very same module for all evaluations, with the marks
 that `trajectory.run` sets at every boundary. Each round is A B B A; the ratio of means has a bootstrap interval over

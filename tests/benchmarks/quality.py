@@ -6,7 +6,7 @@ Rows: each denoiser alone, and fashion-s for the first 20, 40, 60, 80 % of the s
 the two alone).
 
 Protocol: 5,000 pictures, 500 a class: picture i is of class i % 10, its noise from (seed 0, index i), in the family's
-default setting (DDIM, 20 steps, guidance 1.5), drawn in batches of 250. They are the 8-bit pictures that would be
+default setting (DDIM, 20 steps, guidance 1.25), drawn in batches of 250. They are the 8-bit pictures that would be
 saved, against the 10,000 test pictures of Fashion-MNIST, in the 64 features of the bundled classifier; the distance
 is torchmetrics' own, in double precision. Two floors stand beside it: 5,000 real training pictures, the first 500 of
 each class, and what the autoencoder makes of them, which is the best that any denoiser can reach. (The classifier
@@ -278,7 +278,7 @@ def _report_quality(study: _Study, rounds: int, out: Path | None) -> None:
         "batch_size": study.batch_size,
         "seed": SEED,
         "subsets": SUBSETS,
-        "against": f"{len(test.predicted)} test pictures of Fashion-MNIST",
+        "against": f"{len(test.predicted):,} test pictures of Fashion-MNIST",
         "setting": asdict(study.family.setting),
         "timed_batch": TIMED_BATCH,
         "timed_rounds": rounds,

@@ -105,7 +105,7 @@ def test_the_sweep_is_one_sheet_and_its_ends_are_the_denoisers_alone(job: Path) 
 
 def test_a_dry_run_draws_nothing(job: Path) -> None:
     result = tstitch("sample", "--prompt", "bag", "--count", "5", "--dry-run", "--out", "dry")
-    assert "5 pictures in 3 calls" in result.output
+    assert "pictures: 5, calls: 3" in result.output
     assert not (job / "dry").exists()
 
 

@@ -21,7 +21,6 @@ def test_one_denoiser_alone() -> None:
     assert model.mean_s((("large", 20),)) == pytest.approx(FIXED + 0.1 * (1.5 + 18 + 0.75))
     assert model.trajectory_s("large") == pytest.approx(0.1 * 20.25)
     assert model.largest_alone_s(None) == model.mean_s((("large", 20),))
-    assert model.smallest_alone_s(0.95) == pytest.approx(1.1 * (FIXED + 0.01 * 20.25))
 
 
 def test_stitched_pays_first_and_last_where_they_fall_and_each_switch() -> None:

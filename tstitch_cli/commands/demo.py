@@ -11,6 +11,8 @@ from tstitch_cli.commands.edge import guarded, out, talk
 
 DENOISERS = ("fashion-s", "fashion-b", "fashion-xl")
 PROMPTS = ("ankle boot", "dress", "bag", "sneaker")
+PICTURES = 4
+"""Of each prompt."""
 PROFILE_SECONDS = 60.0
 
 
@@ -27,7 +29,7 @@ def demo(
     """
     from tstitch_cli.commands.plan import show as show_plan
     from tstitch_cli.commands.profile import measure_and_save, smallest_first
-    from tstitch_cli.commands.sample import draw_plan
+    from tstitch_cli.commands.sample import draw_plan, targets_of
     from tstitch_cli.documents import digest, write_plan
     from tstitch_cli.files import refuse_existing
     from tstitch_cli.plan import make_plan
@@ -37,7 +39,9 @@ def demo(
     from tstitch_cli.zoo.registry import Zoo
 
     profile_file, plan_file, plot = folder / "profile.yaml", folder / "plan.yaml", folder / "pareto.png"
-    for path in (profile_file, plan_file, plot):
+    prompts = list(PROMPTS)
+    drawn = targets_of(prompts, PICTURES, folder / "pictures", grid=True, sweep=False)
+    for path in (profile_file, plan_file, plot, folder / "sweep.png", *drawn):
         refuse_existing(path, overwrite=overwrite)
     asked = parse_budget(budget)
     zoo = Zoo.load()
@@ -65,13 +69,12 @@ def demo(
     pareto_png(plan, plot, overwrite=overwrite)
 
     talk.print("\n[bold]3. sample[/]: draw by the plan, and once more at every fraction of the small model")
-    prompts = list(PROMPTS)
     for sweep in (False, True):
         draw_plan(
             plan,
             plan.rows[plan.chosen],
             prompts,
-            count=1 if sweep else 4,
+            count=1 if sweep else PICTURES,
             seed=0,
             negative_prompt=None,
             folder=folder if sweep else folder / "pictures",
@@ -81,4 +84,4 @@ def demo(
             allow_stale=False,
         )
     for path in (profile_file, plan_file, plot):
-        out.print(str(path))
+        out.print(str(path), markup=False)

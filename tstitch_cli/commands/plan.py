@@ -62,6 +62,9 @@ def plan(
         if path is not None:
             files.refuse_existing(path, overwrite=overwrite)
     source = find(profile) if profile else newest()
+    paths = [path.absolute().resolve() for path in (source, out_file, plot) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise UsageError("the profile, --out and --plot must be different files", hint="name another file")
     read = documents.read_profile(source)
     made = make_plan(
         read,

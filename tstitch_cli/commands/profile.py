@@ -9,7 +9,7 @@ import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schema import Profile, Setting
+from tstitch_cli.schema import MAX_SEED, Profile, Setting
 
 if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
@@ -33,11 +33,11 @@ def profile(
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the noise and of the order of the rounds.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
     ] = "1%",
-    max_time: Annotated[str, typer.Option(help="Stop measuring after this time all the same.")] = "2min",
+    max_time: Annotated[str, typer.Option(help="Start no further round after this time.")] = "2min",
     out_file: Annotated[
         Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
     ] = None,
@@ -59,7 +59,7 @@ def profile(
         return
     from tstitch_cli.quantities import parse_duration, parse_share
     from tstitch_cli.schedulers import known
-    from tstitch_cli.zoo.preflight import check
+    from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
 
     tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
@@ -81,6 +81,7 @@ def profile(
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
     )
+    check_setting(entries, setting)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
     measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite)
 
@@ -151,12 +152,14 @@ def _import(
 
 
 def _save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
+    from rich.markup import escape
+
     from tstitch_cli.documents import write_profile
 
     path = path or default_path(made.family, made.setting)
     write_profile(made, path, overwrite=overwrite)
     show(made)
-    talk.print(f"wrote [bold]{path}[/]; next: [bold]tstitch plan --budget 50%[/]")
+    talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
 
 
 def show(made: Profile) -> None:

@@ -9,13 +9,14 @@ import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schema import Plan, Row
+from tstitch_cli.schema import MAX_SEED, Plan, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tstitch_cli.denoisers import Family
     from tstitch_cli.sample import Work
+    from tstitch_cli.zoo.entry import Entry
 
 
 @guarded
@@ -26,7 +27,7 @@ def sample(
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given again and again.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")] = None,
     count: Annotated[int, typer.Option(help="Pictures of each prompt.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Noise comes from the seed and the picture's index alone.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Noise comes from it and the index alone.", min=0, max=MAX_SEED)] = 0,
     negative_prompt: Annotated[str | None, typer.Option(help="What to keep out (text families).")] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("pictures"),
     row: Annotated[int | None, typer.Option(help="Run this row of the table instead of the chosen one.")] = None,
@@ -46,6 +47,8 @@ def sample(
     Pictures are named by their index, 000000.png and so on; `tstitch show` tells how one was made.
     """
     if again is not None:
+        if prompt or prompts_file or grid or sweep or dry_run or row is not None:
+            raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
         _again(again, folder, overwrite=overwrite, allow_stale=allow_stale)
         return
     from tstitch_cli.documents import read_plan
@@ -53,8 +56,12 @@ def sample(
     plan = read_plan(plan_file)
     prompts = _prompts(prompt or [], prompts_file)
     chosen = _row(plan, row)
+    if sweep and (grid or count > 1):
+        raise UsageError("--sweep draws one sheet and no pictures", hint="leave --grid and --count out")
+    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
     if dry_run:
-        _announce(plan, chosen, len(prompts) * count)
+        _refuse(plan, prompts, negative_prompt, targets, overwrite=overwrite)
+        _announce(plan, chosen, 11 if sweep else 1, len(prompts) * count)
         return
     draw_plan(
         plan,
@@ -86,21 +93,13 @@ def draw_plan(
     allow_stale: bool,
 ) -> None:
     """Loads what `plan` needs, draws and reports; everything that can be refused is refused before loading."""
-    from tstitch_cli.sample import check_fingerprint, entries_of, jobs, picture_path, warm_up, work_of
+    from dataclasses import replace
+
+    from tstitch_cli.sample import check_fingerprint, jobs, warm_up, work_of
 
     work, pictures = work_of(plan, row), jobs(prompts, count)
-    targets = [folder / "sweep.png"] if sweep else [picture_path(folder, index) for index, _ in pictures]
-    targets += [folder / "grid.png"] if grid else []
-    _refuse(targets, overwrite=overwrite)
-    entries = entries_of(plan.denoisers)
-    if entries[0].conditioning.kind == "class":
-        from tstitch_cli.zoo.entry import class_numbers
-
-        class_numbers(entries[0], prompts)
-        if negative_prompt is not None:
-            raise UsageError(
-                f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
-            )
+    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
+    entries = _refuse(plan, prompts, negative_prompt, targets, overwrite=overwrite)
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
@@ -115,12 +114,13 @@ def draw_plan(
         first = pictures[: plan.setting.batch_size]
         batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt)
         bar("warming up", 0.0)
-        warm_s = warm_up(family, work, batch, clock)
+        ends = ((plan.denoisers[0].name, 1), (plan.denoisers[-1].name, 1))
+        warm_s = warm_up(family, replace(work, allocation=ends) if sweep else work, batch, clock)
     talk.print(f"warm-up {warm_s:.2f} s, not in the times below")
     if sweep:
         _sweep(plan, work, family, prompts, seed, negative_prompt, folder, overwrite=overwrite)
         return
-    _draw(plan, row, work, family, pictures, seed, negative_prompt, folder, grid=grid, overwrite=overwrite)
+    _draw(plan, row, work, family, prompts, pictures, seed, negative_prompt, folder, grid=grid, overwrite=overwrite)
 
 
 def _draw(
@@ -128,6 +128,7 @@ def _draw(
     row: Row,
     work: Work,
     family: Family,
+    prompts: list[str],
     pictures: list[tuple[int, str]],
     seed: int,
     negative_prompt: str | None,
@@ -159,13 +160,13 @@ def _draw(
                 times.append(drawn.actual_s)
             bar(f"drawing {len(pictures)}", len(images) / len(pictures))
             for path in drawn.paths:
-                out.print(str(path))
+                out.print(str(path), markup=False)
     if grid:
-        prompts = list(dict.fromkeys(prompt for _, prompt in pictures))
-        per = len(pictures) // len(prompts)
-        rows = [images[i : i + per] for i in range(0, len(images), per)]
-        out.print(str(_sheet(folder / "grid.png", rows, prompts, [""] * per, None, overwrite=overwrite)))
-    talk.print(f"drew {len(images)} with {_words(row.allocation)} steps")
+        count = len(pictures) // len(prompts)
+        rows = [images[i : i + count] for i in range(0, len(images), count)]
+        path = _sheet(folder / "grid.png", rows, prompts, [""] * count, None, overwrite=overwrite)
+        out.print(str(path), markup=False)
+    talk.print(f"drew {len(images)} with {_words(row.allocation)} steps", markup=False)
     _report(plan, row, times, len(images))
 
 
@@ -219,17 +220,18 @@ def _sweep(
     rows = [[column[p] for column in columns] for p in range(len(prompts))]
     title = f"{small}, then {large}: share of the first steps that {small} takes, and the time of the call"
     path = _sheet(folder / "sweep.png", rows, prompts, labels, seconds, title=title, overwrite=overwrite)
-    out.print(str(path))
+    out.print(str(path), markup=False)
 
 
 def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> None:
     from tstitch_cli import provenance
+    from tstitch_cli.files import refuse_existing
     from tstitch_cli.images import save_picture
     from tstitch_cli.sample import entries_of, picture_path
 
     made = provenance.read(png)
     target = picture_path(folder, made.index)
-    _refuse([target], overwrite=overwrite)
+    refuse_existing(target, overwrite=overwrite)
     entries = entries_of(made.denoisers)
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
@@ -245,7 +247,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
         bar("drawing", 0.5)
         image = redraw(family, made, clock_for(family.device))
     save_picture(target, image, made, overwrite=overwrite)
-    out.print(str(target))
+    out.print(str(target), markup=False)
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:
@@ -255,7 +257,7 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
         from tstitch_cli.errors import BadFileError
 
         try:
-            prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            prompts += [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError as error:
             raise BadFileError(f"{file}: is not UTF-8 text", hint="give a text file, one prompt a line") from error
         except OSError as error:
@@ -274,17 +276,43 @@ def _row(plan: Plan, row: int | None) -> Row:
     return plan.rows[row]
 
 
-def _announce(plan: Plan, row: Row, pictures: int) -> None:
-    calls = -(-pictures // plan.setting.batch_size)
-    out.print(f"{pictures} pictures in {calls} calls with {_words(row.allocation)} steps")
+def _announce(plan: Plan, row: Row, columns: int, pictures: int) -> None:
+    calls = columns * -(-pictures // plan.setting.batch_size)
+    if columns > 1:
+        out.print(f"one sheet of {columns} x {pictures} pictures, calls: {calls}")
+        return
+    out.print(f"pictures: {pictures}, calls: {calls}, steps: {_words(row.allocation)}", markup=False)
     out.print(f"predicted: {row.time_s.mean:.3f} s a call, 95 % of calls within {row.time_s.p95:.3f} s")
 
 
-def _refuse(paths: list[Path], *, overwrite: bool) -> None:
-    from tstitch_cli.files import refuse_existing
+def targets_of(prompts: list[str], count: int, folder: Path, *, grid: bool, sweep: bool) -> list[Path]:
+    """Every file that drawing writes."""
+    from tstitch_cli.sample import jobs, picture_path
 
-    for path in paths:
+    if sweep:
+        return [folder / "sweep.png"]
+    return [picture_path(folder, index) for index, _ in jobs(prompts, count)] + [folder / "grid.png"] * grid
+
+
+def _refuse(
+    plan: Plan, prompts: list[str], negative_prompt: str | None, targets: list[Path], *, overwrite: bool
+) -> list[Entry]:
+    """The entries that the plan stands for; raises what can be known to be wrong before anything is loaded."""
+    from tstitch_cli.files import refuse_existing
+    from tstitch_cli.sample import entries_of
+
+    for path in targets:
         refuse_existing(path, overwrite=overwrite)
+    entries = entries_of(plan.denoisers)
+    if entries[0].conditioning.kind == "class":
+        from tstitch_cli.zoo.entry import class_numbers
+
+        class_numbers(entries[0], prompts)
+        if negative_prompt is not None:
+            raise UsageError(
+                f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
+            )
+    return entries
 
 
 def _sheet(

@@ -48,5 +48,5 @@ def train(
 
         for part in chosen:
             family.train([part], progress)
-            out.print(str(family.folder_of(part)))
+            out.print(str(family.folder_of(part)), markup=False)
     talk.print(f"checkpoints are in {folder / 'work'} and may be deleted")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, known
+from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace, Noise
 
 _HINT = "`tstitch zoo` shows which denoisers belong to one family"
@@ -27,6 +29,38 @@ def check(entries: Sequence[Entry]) -> None:
         _same(first, entry, "component", first.component, entry.component)
         _same_conditioning(first, entry)
         _same_noise(first, entry)
+
+
+def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
+    """Returns where `entries` can be run in `setting`.
+
+    Raises:
+        UsageError: they cannot: another picture size, more steps than were trained, or a scheduler of another kind.
+    """
+    host = entries[-1]
+    known(setting.scheduler)
+    if setting.dtype not in DTYPES:
+        raise UsageError(f"unknown dtype '{setting.dtype}'", hint=f"there are {', '.join(DTYPES)}")
+    if setting.steps > host.noise.train_steps:
+        raise UsageError(
+            f"{setting.steps} steps are more than the {host.noise.train_steps} that {host.name} was trained on",
+            hint="use fewer --steps",
+        )
+    if (setting.scheduler in FLOW_SCHEDULERS) != (host.noise.prediction == "flow"):
+        raise UsageError(
+            f"the scheduler {setting.scheduler} does not fit {host.name}, which predicts {host.noise.prediction}",
+            hint=f"{', '.join(FLOW_SCHEDULERS)} is for flow matching, the others are not",
+        )
+    if host.conditioning.kind == "class" and setting.size != host.defaults.size:
+        raise UsageError(
+            f"{host.name} draws {host.defaults.size} px pictures and no others, {setting.size} px were asked for",
+            hint="leave --size out",
+        )
+    if setting.size % host.latent_space.downscale:
+        raise UsageError(
+            f"{setting.size} px is not a multiple of {host.latent_space.downscale}, the size of a latent pixel",
+            hint="choose another --size",
+        )
 
 
 def _different(a: Entry, b: Entry) -> None:
