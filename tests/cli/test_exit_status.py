@@ -62,7 +62,7 @@ CASES: list[tuple[ExitStatus, str, str]] = [
     (ExitStatus.BAD_FILE, "sample --plan noise.yaml --prompt bag", "UTF-8"),
     (ExitStatus.BAD_FILE, "sample --plan profiles --prompt bag", "cannot be read"),
     (ExitStatus.BAD_FILE, "sample --plan none.yaml --prompt bag", "no such file"),
-    (ExitStatus.BAD_FILE, "sample --prompts-file noise.yaml", "noise.yaml: cannot be read"),
+    (ExitStatus.BAD_FILE, "sample --prompts-file noise.yaml", "noise.yaml: is not UTF-8 text"),
     (ExitStatus.BAD_FILE, "sample --plan fashion.yaml --prompt bag --out full", "000000.png: exists already"),
     (ExitStatus.BAD_FILE, "show noise.yaml", "noise.yaml"),
     (ExitStatus.INFEASIBLE, "plan --budget 1ms --out new.yaml", "smallest possible"),

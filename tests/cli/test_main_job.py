@@ -115,6 +115,28 @@ def test_prompts_come_from_a_file_too(job: Path) -> None:
     assert provenance.read(job / "listed" / "000001.png").prompt == "dress"
 
 
+def test_a_prompt_given_twice_has_its_own_row_in_the_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def sheet(rows: list[list[Image.Image]], row_labels: list[str], *rest: object) -> Image.Image:
+        seen.extend([[str(len(row)) for row in rows], row_labels])
+        return Image.new("L", (8, 8))
+
+    monkeypatch.setattr("tstitch_cli.images.contact_sheet", sheet)
+    given = ("--prompt", "dress", "--prompt", "dress", "--prompt", "bag")
+    assert tstitch("sample", *given, "--grid", "--out", "twice").exit_code == 0
+    assert seen == [["1", "1", "1"], ["dress", "dress", "bag"]]
+
+
+@pytest.mark.parametrize("more", [("--grid",), ("--sweep",), ("--dry-run",), ("--prompt", "bag")])
+def test_drawing_again_takes_nothing_else(more: tuple[str, ...]) -> None:
+    assert tstitch("sample", "--from", "first/000000.png", *more).exit_code == 2
+
+
+def test_a_dry_run_refuses_what_drawing_would(job: Path) -> None:
+    assert tstitch("sample", "--prompt", "drss", "--dry-run").exit_code == 2
+
+
 def test_show_tells_how_a_picture_was_made() -> None:
     assert tstitch("sample", "--prompt", "shirt", "--out", "shown").exit_code == 0
     told = json.loads(tstitch("show", "shown/000000.png", "--json").output)

@@ -358,3 +358,10 @@ def test_all_hand_edits_are_told_at_once() -> None:
         render(planned(), PLAN_SCHEMA), ("chosen: ", "chosen: 9"), ("combinations: 66", "combinations: 6"),
     )  # fmt: skip
     assert len(found) == 3  # the chosen row, the alternatives that no longer begin with it, the combinations
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    profile = replace(measured(), created="some day")
+    with pytest.raises(BadFileError, match="could not be read again"):
+        write_profile(profile, tmp_path / "p.yaml", overwrite=False)
+    assert list(tmp_path.iterdir()) == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from statistics import fmean, stdev
+
 import pytest
 
 from tests.toys import FakeClock, family
 from tstitch_cli.consistency import faults_of_profile
 from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
-from tstitch_cli.profile import Effort, measure
+from tstitch_cli.profile import Effort, _half_width, _Profiler, measure
 from tstitch_cli.schema import Profile
 from tstitch_cli.trajectory import Batch
 
@@ -46,6 +48,21 @@ def test_held_out_calls_are_predicted_exactly_when_nothing_varies() -> None:
     for check in made.validation:
         assert check.measured_s.mean == pytest.approx(check.predicted_s)
         assert len(check.allocation) == 2
+
+
+def test_no_call_of_the_rounds_is_one_that_checks_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    profiler = _Profiler(family(clock, {"small": 0.01, "large": 0.1}), BATCH, clock, LONG, print, lambda: clock.now)
+    held_out = {profiler._held_out(pair, i) for pair in profiler._pairs() for i in range(3)}
+    drawn = {allocation for turn in range(200) for allocation in profiler._through_all(turn)}
+    assert drawn
+    assert not drawn & held_out
+
+
+@pytest.mark.parametrize(("values", "expected"), [([1.0, 1.2], 12.706), ([1.0, 1.2, 1.1], 4.303)])
+def test_the_interval_is_students(values: list[float], expected: float) -> None:
+    spread = stdev(values) / len(values) ** 0.5 / fmean(values)
+    assert _half_width(values) == pytest.approx(expected * spread)
 
 
 def test_denoisers_are_ordered_by_what_they_cost_not_by_how_they_were_given() -> None:
