@@ -56,7 +56,7 @@ class AutoencoderRecipe:
 
 
 def _start_almost_without_noise(model: AutoencoderKL) -> None:
-    """Latent deviation e^-5 to begin with: at 1 the noise drowns the means, and the decoder learns to ignore both."""
+    """Latent deviation e^-5 to begin with, so that noise does not hide the means from the decoder at first."""
     with torch.no_grad():
         model.quant_conv.bias[model.config.latent_channels :] = -10.0
 
