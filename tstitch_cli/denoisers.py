@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +12,12 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import schedulers
-from tstitch_cli.errors import BadFileError, DeviceError, UsageError
-from tstitch_cli.schema import DTYPES, Setting
+from tstitch_cli import components, schedulers
+from tstitch_cli.devices import out_of_memory
+from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check, check_setting
-from tstitch_cli.zoo.registry import path_of
 
 
 @dataclass(frozen=True)
@@ -85,77 +82,14 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
     with out_of_memory(setting):
-        loaded = {entry.name: _denoiser(entry, dtype) for entry in entries}
-        pipeline = _pipeline(host, loaded[host.name], dtype)
+        loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
+        pipeline = components.pipeline(host, loaded[host.name], dtype)
         pipeline.scheduler = schedulers.build(setting.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         stitched = stitch(pipeline, host.component, loaded, host.name)
         pipeline.to(device)
-    found = tuple(replace(entry, revision=_revision(entry, loaded[entry.name])) for entry in entries)
-    return Family(found, {e.name: digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
-
-
-def resolve_device(asked: str) -> str:
-    """`auto` becomes the best device torch has here: CUDA (or ROCm), XPU, MPS, else the CPU.
-
-    Raises DeviceError where a device was asked for that is not there.
-    """
-    if asked == "auto":
-        return _accelerator() or "cpu"
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise DeviceError(f"'{asked}' is no device", hint="give cpu, cuda, cuda:1, mps or xpu") from error
-    if device.type != "cpu":
-        kind = _accelerator()
-        count = torch.accelerator.device_count() if kind else 0
-        if device.type != kind or (device.index or 0) >= count:
-            raise DeviceError(
-                f"there is no {asked} here", hint=f"this machine has {kind or 'cpu'}; leave --device out to use it"
-            )
-    return asked
-
-
-def resolve_dtype(asked: str | None, default: str, device: str) -> str:
-    """The dtype asked for; else the entry's own, but float32 on a CPU, where half precision is no faster to trust."""
-    if asked is None:
-        return "float32" if device == "cpu" else default
-    if asked not in DTYPES:
-        raise UsageError(f"unknown dtype '{asked}'", hint=f"there are {', '.join(DTYPES)}")
-    return asked
-
-
-def digest_of(entry: Entry) -> str:
-    """What the fingerprint knows a denoiser's weights by: a hub entry's revision, else a digest of its files."""
-    if entry.source.startswith("hub:"):
-        return entry.revision or "unpinned"
-    sha = hashlib.sha256()
-    for file in sorted((path_of(entry.source) / entry.subfolder).glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()[:16]
-
-
-@contextmanager
-def out_of_memory(setting: Setting) -> Iterator[None]:
-    """Turns every form in which memory runs out into DeviceError."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_small(setting) from error
-    except RuntimeError as error:
-        signs = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-        if any(sign in str(error) for sign in signs):
-            raise _too_small(setting) from error
-        raise
-
-
-def _too_small(setting: Setting) -> DeviceError:
-    return DeviceError(
-        f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",
-        hint="profile and plan for a smaller --batch-size, a smaller --size or --dtype float16",
-    )
+    found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
+    return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
 
 
 def _largest(entries: Sequence[Entry]) -> Entry:
@@ -170,71 +104,3 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)\b")
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-
-
-def _accelerator() -> str | None:
-    device = torch.accelerator.current_accelerator(check_available=True)
-    return device.type if device is not None else None
-
-
-def _denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
-    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone."""
-    where, revision = _location(entry.source, entry.revision)
-    with _loading(entry):
-        model = diffusers.AutoModel.from_pretrained(
-            where, subfolder=entry.subfolder or None, revision=revision, torch_dtype=dtype, use_safetensors=True
-        )
-    if not isinstance(model, nn.Module):
-        raise BadFileError(f"{entry.name}: {type(model).__name__} is no denoiser of diffusers")
-    return model.eval().requires_grad_(False)
-
-
-def _pipeline(entry: Entry, denoiser: nn.Module, dtype: torch.dtype) -> Any:
-    """The pipeline of `entry` around a loaded denoiser."""
-    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
-    with _loading(entry):
-        return _pipeline_class(entry.pipeline).from_pretrained(
-            where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: denoiser}
-        )
-
-
-def _pipeline_class(name: str) -> Any:
-    if name == "ClassConditionalPipeline":
-        from tstitch_cli.class_conditional import ClassConditionalPipeline
-
-        return ClassConditionalPipeline
-    return getattr(diffusers, name)
-
-
-def _location(source: str, revision: str | None) -> tuple[str, str | None]:
-    """What `from_pretrained` is given: a folder, or a hub repository with its revision."""
-    if source.startswith("hub:"):
-        return source.removeprefix("hub:"), revision
-    return str(path_of(source)), None
-
-
-def _revision(entry: Entry, denoiser: nn.Module) -> str | None:
-    """The pinned revision of a hub entry, else the commit it was resolved to."""
-    if not entry.source.startswith("hub:"):
-        return None
-    resolved = getattr(getattr(denoiser, "config", None), "_commit_hash", None)
-    return entry.revision or resolved
-
-
-@contextmanager
-def _loading(entry: Entry) -> Iterator[None]:
-    """Tells of missing, broken or unreachable weights in one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = (
-            "check the network and the repository's name, and set HF_TOKEN where it is gated"
-            if entry.source.startswith("hub:")
-            else "reinstall tstitch"
-            if entry.source.startswith("bundled:")
-            else "the folder needs a diffusers config and safetensors weights"
-        )
-        raise BadFileError(f"{entry.name} cannot be loaded from {entry.source}: {first}", hint=hint) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import denoisers, fingerprint
+from tstitch_cli import components, fingerprint
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
@@ -84,7 +84,7 @@ def check_fingerprint(plan: Plan, entries: Sequence[Entry], device: str) -> None
     """Raises StaleError where the plan was measured on another machine, with other versions or weights."""
     import torch
 
-    here = fingerprint.take(torch.device(device), {entry.name: denoisers.digest_of(entry) for entry in entries})
+    here = fingerprint.take(torch.device(device), {entry.name: components.digest_of(entry) for entry in entries})
     fingerprint.require_same(plan.fingerprint, here, "the plan")
 
 

@@ -89,6 +89,8 @@ class StitchedDenoiser(nn.Module):
         self._turns: Sequence[int] = ()
         self._evaluations: Callable[[], int] = lambda: 0
         self._realised: list[int] = []
+        self.entering: list[Callable[[str], None]] = []
+        """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
 
     def follow(self, allocation: Sequence[str] | str, evaluations: Callable[[], int]) -> None:
         """Sets who takes which evaluation of the next trajectories: a name for each, or one name for all.
@@ -119,6 +121,9 @@ class StitchedDenoiser(nn.Module):
             )
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
+            if not self._realised or self._realised[-1] != turn:
+                for enter in self.entering:
+                    enter(self._names[turn])
             self._realised.append(turn)
         return self._stages[turn](*args, **kwargs)
 

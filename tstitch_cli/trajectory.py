@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from tstitch_cli.clocks import Clock
-from tstitch_cli.denoisers import Family, out_of_memory
+from tstitch_cli.denoisers import Family
+from tstitch_cli.devices import out_of_memory
 from tstitch_cli.errors import UsageError
 from tstitch_cli.stitching import planned_evaluations
 

@@ -66,6 +66,8 @@ def _value(node: Node, wanted: Any, place: Place, faults: Faults) -> Any:
     reader = _SCALARS.get(wanted)
     if reader is not None:
         return reader(node, place, faults)
+    if wanted is Any:
+        return _anything(node, place, faults)
     origin = get_origin(wanted)
     if origin is tuple:
         return _tuple(node, get_args(wanted), place, faults)
@@ -209,6 +211,20 @@ def _nothing(node: Node, place: Place, faults: Faults) -> Any:
         return None
     faults.add(node, place, f"expected null, found {node.described()}")
     return ABSENT
+
+
+def _anything(node: Node, place: Place, faults: Faults) -> Any:
+    """Lists, mappings and scalars, the latter read as what JSON has, else as text: a model's config."""
+    if node.kind == "sequence":
+        values = _tuple(node, (Any, ...), place, faults)
+        return values if values is ABSENT else list(values)
+    if node.kind == "mapping":
+        return _dict(node, (str, Any), place, faults)
+    for reader in (_nothing, _boolean, _integer, _number):
+        value = reader(node, place, Faults(faults.name))
+        if value is not ABSENT:
+            return value
+    return _text(node, place, faults)
 
 
 _SCALARS: dict[Any, Callable[[Node, Place, Faults], Any]] = {

@@ -29,7 +29,8 @@ from tstitch_cli import documents
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import Clock, clock_for
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.denoisers import Family, load, resolve_device
+from tstitch_cli.denoisers import Family, load
+from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.sample import check_fingerprint, draw, entries_of, jobs, warm_up, work_of
 from tstitch_cli.schema import Plan, Profile, Row

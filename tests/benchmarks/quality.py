@@ -55,7 +55,8 @@ from tests.benchmarks.common import (
 from tstitch_cli.allocation import Allocation, expand, runs, whole_steps
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.denoisers import Family, digest_of
+from tstitch_cli.components import digest_of
+from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.trajectory import Batch, run

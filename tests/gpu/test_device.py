@@ -9,7 +9,8 @@ import torch
 
 from tests.toys import FakeClock, family
 from tstitch_cli.clocks import EventClock, clock_for
-from tstitch_cli.denoisers import Family, load, resolve_device
+from tstitch_cli.denoisers import Family, load
+from tstitch_cli.devices import resolve_device
 from tstitch_cli.memory import PeakMemory
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.schema import Setting

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.toys import FakeClock, family
-from tstitch_cli.denoisers import out_of_memory
+from tstitch_cli.devices import out_of_memory
 from tstitch_cli.errors import DeviceError, UsageError
 from tstitch_cli.trajectory import Batch, noise_generator, run
 

@@ -48,7 +48,7 @@ def demo(
     entries = smallest_first([zoo.resolve(name) for name in DENOISERS])
 
     talk.print(f"[bold]1. profile[/]: what does a step of {', '.join(DENOISERS)} cost on this machine?")
-    from tstitch_cli.denoisers import resolve_device, resolve_dtype
+    from tstitch_cli.devices import resolve_device, resolve_dtype
 
     defaults, device = entries[-1].defaults, resolve_device("auto")
     setting = Setting(

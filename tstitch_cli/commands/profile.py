@@ -68,7 +68,7 @@ def profile(
     zoo = Zoo.load()
     entries = smallest_first([zoo.resolve(name) for name in names])
     check(entries)
-    from tstitch_cli.denoisers import resolve_device, resolve_dtype
+    from tstitch_cli.devices import resolve_device, resolve_dtype
 
     here = resolve_device(device)
     defaults = entries[-1].defaults

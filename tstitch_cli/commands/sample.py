@@ -103,7 +103,8 @@ def draw_plan(
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
-        from tstitch_cli.denoisers import load, resolve_device
+        from tstitch_cli.denoisers import load
+        from tstitch_cli.devices import resolve_device
         from tstitch_cli.trajectory import Batch
 
         resolve_device(plan.setting.device)
@@ -236,7 +237,8 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
-        from tstitch_cli.denoisers import load, resolve_device
+        from tstitch_cli.denoisers import load
+        from tstitch_cli.devices import resolve_device
         from tstitch_cli.fingerprint import require_same_weights
         from tstitch_cli.sample import redraw
 

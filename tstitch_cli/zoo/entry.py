@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tstitch_cli.errors import UsageError
 
@@ -68,6 +68,16 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A part of a pipeline: its class and config, all that is needed to build it without its weights."""
+
+    model: str
+    """Name of the class, of diffusers, transformers or tstitch."""
+    config: dict[str, Any]
+    """What the class is built from; what is left out is the class's own default."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """A denoiser of the zoo, or one described by a diffusers folder or a hub repository."""
 
@@ -90,6 +100,10 @@ class Entry:
     defaults: Defaults
     parameters: int | None
     licence: str
+    architecture: Component | None = None
+    """The denoiser itself; None where only its source's config tells."""
+    components: dict[str, Component] = field(default_factory=dict)
+    """The pipeline's other parts by their names in it (vae, text_encoder ...), as far as the zoo knows them."""
 
 
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
 from tstitch_cli.zoo import folders
-from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise
+from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
 SCHEMA = "tstitch/zoo/1"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -38,6 +38,7 @@ class FamilyFacts:
     defaults: Defaults
     parts: str | None = None
     """None: every denoiser's own source has them."""
+    components: dict[str, Component] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class DenoiserFacts:
     noise: Noise | None = None
     conditioning: Conditioning | None = None
     defaults: Defaults | None = None
+    architecture: Component | None = None
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,8 @@ def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> 
         defaults=facts.defaults or family.defaults,
         parameters=facts.parameters,
         licence=facts.licence or family.licence,
+        architecture=facts.architecture,
+        components=family.components,
     )
 
 

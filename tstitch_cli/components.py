@@ -1,0 +1,92 @@
+"""Loads an entry's components through diffusers: its denoiser, and the rest of its pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from tstitch_cli.errors import BadFileError
+from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.zoo.registry import path_of
+
+
+def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
+    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone."""
+    where, revision = _location(entry.source, entry.revision)
+    with _loading(entry):
+        model = diffusers.AutoModel.from_pretrained(
+            where, subfolder=entry.subfolder or None, revision=revision, torch_dtype=dtype, use_safetensors=True
+        )
+    if not isinstance(model, nn.Module):
+        raise BadFileError(f"{entry.name}: {type(model).__name__} is no denoiser of diffusers")
+    return model.eval().requires_grad_(False)
+
+
+def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
+    """The pipeline of `entry` around a loaded denoiser."""
+    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
+    with _loading(entry):
+        return pipeline_class(entry.pipeline).from_pretrained(
+            where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: loaded}
+        )
+
+
+def pipeline_class(name: str) -> Any:
+    """The pipeline's class: one of diffusers', or tstitch's own for class-conditional denoisers."""
+    if name == "ClassConditionalPipeline":
+        from tstitch_cli.class_conditional import ClassConditionalPipeline
+
+        return ClassConditionalPipeline
+    return getattr(diffusers, name)
+
+
+def _location(source: str, revision: str | None) -> tuple[str, str | None]:
+    """What `from_pretrained` is given: a folder, or a hub repository with its revision."""
+    if source.startswith("hub:"):
+        return source.removeprefix("hub:"), revision
+    return str(path_of(source)), None
+
+
+def revision_of(entry: Entry, loaded: nn.Module) -> str | None:
+    """The pinned revision of a hub entry, else the commit it was resolved to."""
+    if not entry.source.startswith("hub:"):
+        return None
+    resolved = getattr(getattr(loaded, "config", None), "_commit_hash", None)
+    return entry.revision or resolved
+
+
+@contextmanager
+def _loading(entry: Entry) -> Iterator[None]:
+    """Tells of missing, broken or unreachable weights in one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = (
+            "check the network and the repository's name, and set HF_TOKEN where it is gated"
+            if entry.source.startswith("hub:")
+            else "reinstall tstitch"
+            if entry.source.startswith("bundled:")
+            else "the folder needs a diffusers config and safetensors weights"
+        )
+        raise BadFileError(f"{entry.name} cannot be loaded from {entry.source}: {first}", hint=hint) from error
+
+
+def digest_of(entry: Entry) -> str:
+    """What the fingerprint knows a denoiser's weights by: a hub entry's revision, else a digest of its files."""
+    if entry.source.startswith("hub:"):
+        return entry.revision or "unpinned"
+    sha = hashlib.sha256()
+    for file in sorted((path_of(entry.source) / entry.subfolder).glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()[:16]

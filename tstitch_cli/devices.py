@@ -1,0 +1,67 @@
+"""The device and the dtype that models run in, and how running out of its memory is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tstitch_cli.errors import DeviceError, UsageError
+from tstitch_cli.schema import DTYPES, Setting
+
+
+def resolve_device(asked: str) -> str:
+    """`auto` becomes the best device torch has here: CUDA (or ROCm), XPU, MPS, else the CPU.
+
+    Raises DeviceError where a device was asked for that is not there.
+    """
+    if asked == "auto":
+        return _accelerator() or "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise DeviceError(f"'{asked}' is no device", hint="give cpu, cuda, cuda:1, mps or xpu") from error
+    if device.type != "cpu":
+        kind = _accelerator()
+        count = torch.accelerator.device_count() if kind else 0
+        if device.type != kind or (device.index or 0) >= count:
+            raise DeviceError(
+                f"there is no {asked} here", hint=f"this machine has {kind or 'cpu'}; leave --device out to use it"
+            )
+    return asked
+
+
+def resolve_dtype(asked: str | None, default: str, device: str) -> str:
+    """The dtype asked for; else the entry's own, but float32 on a CPU, where half precision is no faster to trust."""
+    if asked is None:
+        return "float32" if device == "cpu" else default
+    if asked not in DTYPES:
+        raise UsageError(f"unknown dtype '{asked}'", hint=f"there are {', '.join(DTYPES)}")
+    return asked
+
+
+@contextmanager
+def out_of_memory(setting: Setting) -> Iterator[None]:
+    """Turns every form in which memory runs out into DeviceError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_small(setting) from error
+    except RuntimeError as error:
+        signs = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+        if any(sign in str(error) for sign in signs):
+            raise _too_small(setting) from error
+        raise
+
+
+def _too_small(setting: Setting) -> DeviceError:
+    return DeviceError(
+        f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",
+        hint="profile and plan for a smaller --batch-size, a smaller --size or --dtype float16",
+    )
+
+
+def _accelerator() -> str | None:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return device.type if device is not None else None
