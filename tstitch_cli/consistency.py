@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schema import QUANTILES, Fingerprint, Measure, Plan, Profile, Row, Setting
+from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.yaml_nodes import Place
 
 Faults = Iterator[tuple[Place, str]]
@@ -44,6 +44,8 @@ def faults_of_profile(profile: Profile) -> Faults:
     for part in ("encode_s", "decode_s", "write_s"):
         yield from _measure(getattr(profile.fixed, part), ("fixed", part))
     yield from _spread(profile.spread)
+    if profile.agreement is not None:
+        yield from _agreement(profile.agreement, names, profile.setting.steps)
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
@@ -54,6 +56,28 @@ def faults_of_profile(profile: Profile) -> Faults:
         if validation.predicted_s <= 0:
             yield ("validation", index, "predicted_s"), f"must be above 0, is {validation.predicted_s:g}"
         yield from _measure(validation.measured_s, ("validation", index, "measured_s"), positive=True)
+
+
+def _agreement(agreement: Agreement, names: Sequence[str], steps: int) -> Faults:
+    place: Place = ("agreement",)
+    others = [name for name in names if name != agreement.largest]
+    if len(others) == len(names):
+        yield (*place, "largest"), f"is no denoiser of the profile: {agreement.largest}"
+    if sorted(agreement.denoisers) != sorted(others):
+        yield (*place, "denoisers"), f"expected {', '.join(others)}, found {', '.join(agreement.denoisers)}"
+    columns: list[tuple[Place, Sequence[float]]] = [((*place, "weights"), agreement.weights)]
+    pictures = {len(close.rms) for close in agreement.denoisers.values()}
+    for name, close in agreement.denoisers.items():
+        at = (*place, "denoisers", name)
+        columns += [((*at, "cosine"), close.cosine), ((*at, "cosine_std"), close.cosine_std)]
+        columns += [((*at, "rms", index), row) for index, row in enumerate(close.rms)]
+        if pictures != {len(close.rms)} or not close.rms:
+            yield (*at, "rms"), "expected a row for every picture, as many for every denoiser"
+    for at, column in columns:
+        if len(column) != steps:
+            yield at, f"expected a value for each of the {steps} steps, found {len(column)}"
+        if at[-1] != "cosine" and any(value < 0 for value in column):
+            yield at, "must not be negative"
 
 
 def faults_of_plan(plan: Plan) -> Faults:

@@ -19,6 +19,13 @@ from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check, check_setting
 
+EXAMPLES = (
+    "a photograph of a lighthouse by the sea",
+    "an oil painting of two dancers in a red room",
+    "a bowl of lemons on a wooden table",
+    "a street in the rain at night",
+)
+
 
 @dataclass(frozen=True)
 class Family:
@@ -39,14 +46,19 @@ class Family:
         """The name of the latent space that the denoisers share."""
         return self.entries[0].latent_space.name
 
+    @property
+    def largest(self) -> str:
+        """The name of the denoiser that the pipeline was made for."""
+        return self.stitched.host
+
     def entry(self, name: str) -> Entry:
         """The entry called `name`."""
         return next(entry for entry in self.entries if entry.name == name)
 
-    def example_prompts(self, count: int) -> tuple[str, ...]:
-        """Prompts to measure with: the classes in turn, or a plain sentence."""
-        labels = self.entries[0].conditioning.labels or ("a photograph of a lighthouse by the sea",)
-        return tuple(labels[i % len(labels)].split(",")[0] for i in range(count))
+    def example_prompts(self, count: int, first: int = 0) -> tuple[str, ...]:
+        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or plain sentences."""
+        labels = self.entries[0].conditioning.labels or EXAMPLES
+        return tuple(labels[i % len(labels)].split(",")[0] for i in range(first, first + count))
 
     def call_arguments(self, prompts: Sequence[str], negative_prompt: str | None, steps: int) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.

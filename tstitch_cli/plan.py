@@ -17,7 +17,7 @@ from tstitch_cli.allocation import runs, units_of
 from tstitch_cli.combinations import combinations, whole_steps_of_units
 from tstitch_cli.costs import P95, CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.objectives import Objective, most_compute
+from tstitch_cli.objectives import Objective, best_known, least_loss, most_compute
 from tstitch_cli.quantities import Quantity, shown_s
 from tstitch_cli.schema import Budget, Plan, PlannedDenoiser, Profile, Row, Times
 
@@ -45,7 +45,7 @@ def make_plan(
     budget: Quantity,
     quantile: float | None = P95,
     increment: float = 0.1,
-    objective: Objective = most_compute,
+    objective: Objective | None = None,
     top: int = 1,
     profile_path: str = "",
     digest: str = "",
@@ -53,7 +53,8 @@ def make_plan(
     """Chooses, of all fraction combinations in steps of `increment`, the best by `objective` within the budget.
 
     The budget bounds a call's time at `quantile` (None: the mean). `top` best rows are kept as alternatives. Rows of
-    equal whole steps are merged; equal objectives go to the row with more steps of the larger denoisers.
+    equal whole steps are merged; equal objectives go to the row with more steps of the larger denoisers. Without an
+    `objective` the best that the profile has the measurements for is taken: least predicted loss, else most compute.
 
     Raises:
         InfeasibleError: no row fits; names the smallest budget that one fits.
@@ -63,6 +64,7 @@ def make_plan(
         raise UsageError(f"the quantile {quantile:g} was not measured", hint="use 0.5 to 0.99, or mean")
     if top < 1:
         raise UsageError(f"{top} rows cannot be kept", hint="use --top 1 or more")
+    objective = objective or best_known(profile)
     model = CostModel(profile)
     table, enumerated = _enumerate(profile, model, increment, objective)
     limit_s = budget.seconds(model.largest_alone_s(quantile))
@@ -77,6 +79,7 @@ def make_plan(
     at = {int(index): position for position, index in enumerate(kept)}
     pareto = _on_front(table, front, kept)
     compute = table.quality if objective is most_compute else most_compute(profile, table.steps)
+    loss = None if profile.agreement is None else -least_loss(profile, table.steps)
     return Plan(
         profile=profile_path,
         profile_digest=digest,
@@ -98,7 +101,8 @@ def make_plan(
                 int(index),
                 quantile,
                 compute=float(compute[index]),
-                quality={} if objective is most_compute else {objective.__name__: float(table.quality[index])},
+                loss=None if loss is None else float(loss[index]),
+                quality=_named(objective, float(table.quality[index])),
                 feasible=bool(feasible[index]),
                 pareto=bool(on_front),
             )
@@ -192,6 +196,7 @@ def _row(
     quantile: float | None,
     *,
     compute: float,
+    loss: float | None,
     quality: dict[str, float],
     feasible: bool,
     pareto: bool,
@@ -204,10 +209,16 @@ def _row(
         allocation=runs(model.names, steps),
         time_s=Times(mean, model.at_quantile(mean, P95), model.at_quantile(mean, quantile)),
         compute=compute,
+        loss=loss,
         quality=quality,
         feasible=feasible,
         pareto=pareto,
     )
+
+
+def _named(objective: Objective, value: float) -> dict[str, float]:
+    """The objective's value by its name, unless the row has it in a column of its own."""
+    return {} if objective in (most_compute, least_loss) else {objective.__name__: value}
 
 
 def _infeasible(

@@ -19,7 +19,7 @@ from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 
-from tstitch_cli import evaluations, fingerprint, flops
+from tstitch_cli import agreement, evaluations, fingerprint, flops
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
@@ -28,6 +28,7 @@ from tstitch_cli.memory import PeakMemory
 from tstitch_cli.sample import Work, write
 from tstitch_cli.schema import (
     QUANTILES,
+    Agreement,
     DenoiserProfile,
     FixedParts,
     Measure,
@@ -42,6 +43,7 @@ WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
 STEADY_DRIFT = 0.05
 VALIDATIONS, VALIDATION_CALLS = 3, 3
+AGREEMENT_TRAJECTORIES = 3
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """The 97.5 % quantile of Student's t for 1, 2 ... degrees of freedom."""
 
@@ -52,6 +54,8 @@ class Effort:
 
     tolerance: float = 0.01
     max_time_s: float = 120.0
+    agreement: bool = True
+    """Whether to measure agreement as well, for at most the time of three trajectories of the largest denoiser."""
 
 
 Progress = Callable[[str, float], None]
@@ -110,7 +114,21 @@ class _Profiler:
         facts = {name: self._warm_up(name) for name in self.names}
         calls, rounds, stopped = self._rounds()
         draft = self._summary(facts, calls, rounds, stopped)
-        return replace(draft, validation=self._validate(draft))
+        draft = replace(draft, validation=self._validate(draft))
+        return replace(draft, agreement=self._agreement(draft)) if self.effort.agreement else draft
+
+    def _agreement(self, profile: Profile) -> Agreement | None:
+        """Of as many trajectories as AGREEMENT_TRAJECTORIES of the largest denoiser take, but of one at least."""
+        model = CostModel(profile)
+        whole = {name: model.trajectory_s(name) for name in self.names}
+        compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.largest] / sum(whole.values())))
+        size = len(self.batch.indices)
+        batches = [
+            Batch(self.family.example_prompts(size, i * size), tuple(range(i * size, (i + 1) * size)), self.batch.seed)
+            for i in range(compared)
+        ]
+        self.progress("comparing predictions", 0.99)
+        return agreement.measure(self.family, batches, self.counts)
 
     def _spent(self) -> float:
         return self.now() - self.began

@@ -70,6 +70,29 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Closeness:
+    """How near a denoiser's guided predictions are to the largest one's at the same x_t, per step, noisiest first."""
+
+    cosine: tuple[float, ...]
+    """(T,) mean cosine similarity, the paper's figure 3."""
+    cosine_std: tuple[float, ...]
+    """(T,) its standard deviation over the pictures."""
+    rms: tuple[tuple[float, ...], ...]
+    """(pictures, T) root of the mean squared difference, in units of the prediction."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement with the largest denoiser, measured along trajectories of it."""
+
+    largest: str
+    weights: tuple[float, ...]
+    """(T,) how far an error of 1 in a step's prediction moves the final latent of unit-variance data."""
+    denoisers: dict[str, Closeness]
+    """Every denoiser but the largest."""
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a measurement holds for: machine, versions and weights."""
 
@@ -110,6 +133,8 @@ class Profile:
     fingerprint: Fingerprint | None
     validation: tuple[Validation, ...] = ()
     notes: str = ""
+    agreement: Agreement | None = None
+    """None where it was not measured."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""
@@ -138,8 +163,11 @@ class Row:
     compute: float
     """The compute objective: floating-point operations of a trajectory, or its seconds where they are unknown."""
     quality: dict[str, float]
+    """Other qualities by name."""
     feasible: bool
     pareto: bool
+    loss: float | None = None
+    """Predicted distance of the final latent from the largest denoiser's, in standard deviations; lower is better."""
 
 
 @dataclass(frozen=True)

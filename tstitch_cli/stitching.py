@@ -92,6 +92,15 @@ class StitchedDenoiser(nn.Module):
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
 
+    @property
+    def host(self) -> str:
+        """The name of the denoiser that the pipeline was made for, which is the largest."""
+        return self._names[self._host]
+
+    def stage(self, name: str) -> nn.Module:
+        """What is called when it is the turn of the denoiser called `name`."""
+        return self._stages[self._by_name[name]]
+
     def follow(self, allocation: Sequence[str] | str, evaluations: Callable[[], int]) -> None:
         """Sets who takes which evaluation of the next trajectories: a name for each, or one name for all.
 

@@ -42,6 +42,10 @@ def profile(
         Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
+    no_agreement: Annotated[
+        bool,
+        typer.Option("--no-agreement", help="Do not compare predictions; plans then go by compute."),
+    ] = False,
     from_times: Annotated[
         bool,
         typer.Option("--from-times", help="Measure nothing: make a profile from NAME=TIME pairs, TIME a trajectory's."),
@@ -83,7 +87,9 @@ def profile(
     )
     check_setting(entries, setting)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
-    measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite)
+    measure_and_save(
+        entries, setting, seed, tolerance_share, most_s, path, agreement=not no_agreement, overwrite=overwrite
+    )
 
 
 def measure_and_save(
@@ -95,6 +101,7 @@ def measure_and_save(
     path: Path,
     *,
     overwrite: bool,
+    agreement: bool = True,
 ) -> Profile:
     """Loads, measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
@@ -110,7 +117,7 @@ def measure_and_save(
         family = load(entries, setting)
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
-        made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s), progress=bar)
+        made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)
     _save(made, path, overwrite=overwrite)
     return made
 
@@ -209,8 +216,33 @@ def show(made: Profile) -> None:
     )
     if not made.steady:
         talk.print("[yellow]the machine's speed drifted while measuring: close other programs and profile again[/]")
+    _show_agreement(made)
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
         words = escape(", ".join(f"{name} {count}" for name, count in check.allocation))
         off = f"{measured / predicted - 1:+.1%}"
         talk.print(f"held out: {words}: predicted {predicted:.3f} s, measured {measured:.3f} s ({off})")
+
+
+def _show_agreement(made: Profile) -> None:
+    """How near the denoisers are to the largest one, and which is not worth its time."""
+    from rich.markup import escape
+
+    from tstitch_cli.objectives import loss_of, not_worth_their_time
+
+    if made.agreement is None:
+        return
+    steps = made.setting.steps
+    shown = [0, steps // 4, steps // 2, 3 * steps // 4, steps - 1]
+    for name, close in made.agreement.denoisers.items():
+        cosines = ", ".join(f"{close.cosine[t]:.4f}" for t in dict.fromkeys(shown))
+        loss = loss_of(made.agreement, ((name, steps),))
+        talk.print(
+            f"agreement of {escape(name)} with {escape(made.agreement.largest)}, from the first step to the last: "
+            f"{cosines}; predicted loss {loss.mean():.3f} ± {loss.std():.3f}"
+        )
+    for dearer, cheaper in not_worth_their_time(made).items():
+        talk.print(
+            f"[yellow]{escape(dearer)} is not worth its time: {escape(cheaper)} is cheaper and agrees with "
+            f"{escape(made.agreement.largest)} no worse[/]"
+        )
