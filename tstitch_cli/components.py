@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,17 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
         return pipeline_class(entry.pipeline).from_pretrained(
             where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: loaded}
         )
+
+
+def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
+    """The pipeline of `entry` with its text encoders and nothing else that has weights."""
+    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
+    absent: dict[str, Any] = {entry.component: None, "vae": None}
+    made = pipeline_class(entry.pipeline)
+    if "safety_checker" in inspect.signature(made.__init__).parameters:
+        absent |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    with _loading(entry):
+        return made.from_pretrained(where, revision=revision, torch_dtype=dtype, use_safetensors=True, **absent)
 
 
 def pipeline_class(name: str) -> Any:

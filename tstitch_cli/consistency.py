@@ -33,6 +33,7 @@ def faults_of_profile(profile: Profile) -> Faults:
     yield from _names(names)
     for index, denoiser in enumerate(profile.denoisers):
         place: Place = ("denoisers", index)
+        yield from _knows(denoiser.knows, profile.setting.steps, (*place, "knows"))
         for part in ("first_s", "steady_s", "last_s"):
             yield from _measure(getattr(denoiser, part), (*place, part), positive=True)
         yield from _measure(denoiser.switch_s, (*place, "switch_s"))
@@ -86,6 +87,8 @@ def faults_of_plan(plan: Plan) -> Faults:
     yield from _evaluations(plan.evaluations, plan.setting.steps)
     names = [denoiser.name for denoiser in plan.denoisers]
     yield from _names(names)
+    for index, denoiser in enumerate(plan.denoisers):
+        yield from _knows(denoiser.knows, plan.setting.steps, ("denoisers", index, "knows"))
     yield from _fingerprint(plan.fingerprint, names)
     if plan.budget.seconds <= 0:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
@@ -138,6 +141,8 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
     for part in ("mean", "p95", "within"):
         if (value := getattr(row.time_s, part)) <= 0:
             yield (*place, "time_s", part), f"must be above 0, is {value:g}"
+    if row.refused is not None and (row.feasible or row.pareto):
+        yield (*place, "refused"), "is given, so the row can be neither feasible nor on the Pareto front"
     if row.compute < 0:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 
@@ -169,6 +174,11 @@ def _names(names: Sequence[str]) -> Faults:
             yield ("denoisers", index, "name"), "must not be empty"
         if name in names[:index]:
             yield ("denoisers", index, "name"), f"{name} stands here a second time"
+
+
+def _knows(knows: tuple[int, int] | None, steps: int, place: Place) -> Faults:
+    if knows is not None and not 1 <= knows[0] <= knows[1] <= steps:
+        yield place, f"must be the first and the last of the {steps} steps that it knows, is {list(knows)}"
 
 
 def _measure(measure: Measure, place: Place, *, positive: bool = False) -> Faults:

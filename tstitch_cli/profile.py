@@ -121,7 +121,7 @@ class _Profiler:
         """Of as many trajectories as AGREEMENT_TRAJECTORIES of the largest denoiser take, but of one at least."""
         model = CostModel(profile)
         whole = {name: model.trajectory_s(name) for name in self.names}
-        compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.largest] / sum(whole.values())))
+        compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.stitched.host] / sum(whole.values())))
         size = len(self.batch.indices)
         batches = [
             Batch(self.family.example_prompts(size, i * size), tuple(range(i * size, (i + 1) * size)), self.batch.seed)
@@ -135,7 +135,7 @@ class _Profiler:
 
     def _call(self, allocation: Allocation) -> _Call:
         turns: Sequence[str] | str = per_evaluation(allocation, self.counts) if self.counts else allocation[0][0]
-        trajectory = run(self.family, self.batch, turns, self.clock)
+        trajectory = run(self.family, self.batch, turns, self.clock, strict=False)
         work = Work(self.planned, self.family.setting, evaluations.run_lengths(self.counts), allocation)
         with tempfile.TemporaryDirectory() as folder:
             began = self.now()
@@ -220,7 +220,8 @@ class _Profiler:
     def _summary(
         self, facts: dict[str, tuple[float | None, int | None]], calls: list[_Call], rounds: int, stopped: str
     ) -> Profile:
-        denoisers = [self._denoiser(name, facts[name], calls) for name in self.names]
+        knows = self.family.knows(self.counts)
+        denoisers = [replace(self._denoiser(n, facts[n], calls), knows=knows.get(n)) for n in self.names]
         denoisers.sort(key=lambda d: d.steady_s.mean)
         trajectories = [call.trajectory for call in calls]
         profile = Profile(
@@ -268,6 +269,7 @@ class _Profiler:
             parameters=sum(p.numel() for p in self.family.denoisers[name].parameters()),
             flops=flop,
             peak_memory_bytes=peak,
+            embedding=self.family.embedding_of(name),
         )
 
     def _switch(self, name: str, steady: float, calls: list[_Call]) -> Measure:

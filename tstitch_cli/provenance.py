@@ -6,7 +6,7 @@ import json
 import os
 import types
 import warnings
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -193,10 +193,12 @@ def _fields(found: Any, cls: Any, where: str) -> Any:
     if not isinstance(found, dict):
         raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
     names = [field.name for field in fields(cls)]
-    for name in names:
-        if name not in found:
-            raise BadFileError(f"{where}: {name} is missing", hint=_HINT)
+    for field in fields(cls):
+        # What has a default came later than the first pictures, which go without it.
+        if field.name not in found and field.default is MISSING:
+            raise BadFileError(f"{where}: {field.name} is missing", hint=_HINT)
     for name in found:
         if name not in names:
             raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
-    return cls(**{name: _value(found[name], kind, f"{where}.{name}") for name, kind in _types(cls).items()})
+    types = _types(cls)
+    return cls(**{name: _value(value, types[name], f"{where}.{name}") for name, value in found.items()})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint
+from tstitch_cli import components, fingerprint, known_steps
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
@@ -80,6 +80,13 @@ def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
     return [zoo.planned(denoiser) for denoiser in planned]
 
 
+def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:
+    """Raises UsageError where `row`, or a column of its sweep, gives a denoiser a step whose noise it does not know."""
+    allocations = _sweep_of(work_of(plan, row)) if sweep else [row.allocation]
+    for allocation in allocations:
+        known_steps.refuse_broken(allocation, plan.denoisers)
+
+
 def check_fingerprint(plan: Plan, entries: Sequence[Entry], device: str) -> None:
     """Raises StaleError where the plan was measured on another machine, with other versions or weights."""
     import torch
@@ -92,7 +99,7 @@ def warm_up(family: Family, work: Work, batch: Batch, clock: Clock) -> float:
     """Makes a two-step call with every denoiser that takes part, so that no drawn call is a first; returns seconds."""
     began = time.perf_counter()
     for name in dict.fromkeys(name for name, _ in work.allocation):
-        run(family, batch, name, clock, steps=2)
+        run(family, batch, name, clock, steps=2, strict=False)
     return time.perf_counter() - began
 
 
@@ -131,9 +138,8 @@ def sweep(
 
     Prompts are drawn in batches of the setting's size.
     """
-    ends, size = (work.denoisers[0].name, work.denoisers[-1].name), work.setting.batch_size
-    for tenth in range(11):
-        allocation = runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps))
+    size = work.setting.batch_size
+    for tenth, allocation in enumerate(_sweep_of(work)):
         turns = replace(work, allocation=allocation).turns()
         images: list[Image.Image] = []
         seconds = 0.0
@@ -144,6 +150,12 @@ def sweep(
             images += trajectory.images
             seconds += trajectory.total_s
         yield Column(tenth / 10, tuple(images), seconds)
+
+
+def _sweep_of(work: Work) -> list[Allocation]:
+    """The eleven allocations of a sweep, the smallest denoiser's share growing from 0 to 1."""
+    ends = (work.denoisers[0].name, work.denoisers[-1].name)
+    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps)) for tenth in range(11)]
 
 
 def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.zoo.entry import Noise
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -36,6 +38,45 @@ def known(name: str) -> str:
         f"unknown scheduler '{name}'",
         hint=(f"did you mean '{near[0]}'? " if near else "") + f"there are {', '.join(SCHEDULERS)}",
     )
+
+
+def fits(name: str, noise: Noise) -> bool:
+    """Whether the named scheduler is of the kind that a denoiser trained on `noise` can be run with."""
+    return (name in FLOW_SCHEDULERS) == (noise.prediction == "flow")
+
+
+def noise_config(noise: Noise) -> dict[str, Any]:
+    """`noise` as the keys of a diffusers scheduler's config."""
+    told: dict[str, Any] = {"num_train_timesteps": noise.train_steps}
+    if noise.prediction == "flow":
+        return told
+    return told | {
+        "beta_schedule": noise.beta_schedule,
+        "beta_start": noise.beta_start,
+        "beta_end": noise.beta_end,
+        "trained_betas": None,
+        "prediction_type": noise.prediction,
+        "rescale_betas_zero_snr": noise.zero_terminal_snr,
+    }
+
+
+def with_noise(config: Mapping[str, Any], noise: Noise) -> dict[str, Any]:
+    """A scheduler's config with another noise schedule and everything else as it was."""
+    return {**config, **noise_config(noise)}
+
+
+def disagreement(config: Mapping[str, Any], noise: Noise) -> str | None:
+    """How a scheduler's config contradicts `noise`, told as `key is this, the entry says that`; None where it does not.
+
+    Betas are compared only where the schedule is made from them.
+    """
+    for key, said in noise_config(noise).items():
+        found = config.get(key, said)
+        if key.startswith("beta_") and noise.beta_schedule == "squaredcos_cap_v2" and key != "beta_schedule":
+            continue
+        if (found or None) != (said or None):
+            return f"{key} is {found}, the entry says {said}"
+    return None
 
 
 def build(name: str, config: Any) -> Any:

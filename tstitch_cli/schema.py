@@ -31,6 +31,10 @@ class Setting:
     size: int
     dtype: str
     device: str
+    schedule: str | None = None
+    """The denoiser whose noise schedule the trajectory runs on, where they differ; None is the pipeline's own."""
+    embeddings: str | None = None
+    """`own`: every denoiser's prompts go through its own text encoder; None: all through the largest denoiser's."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class DenoiserProfile:
     flops: float | None = None
     """Floating-point operations of one evaluation of the whole batch, guidance included."""
     peak_memory_bytes: int | None = None
+    knows: tuple[int, int] | None = None
+    """The first and the last step, counted from 1, whose noise level it knows; None for all."""
+    embedding: str | None = None
+    """The denoiser whose text encoder its prompts go through; None where there is no text."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,8 @@ class Row:
     pareto: bool
     loss: float | None = None
     """Predicted distance of the final latent from the largest denoiser's, in standard deviations; lower is better."""
+    refused: str | None = None
+    """Why the row must not be drawn however long one has: a denoiser would be given noise that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,8 @@ class PlannedDenoiser:
     name: str
     source: str
     revision: str | None
+    knows: tuple[int, int] | None = None
+    embedding: str | None = None
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,17 @@ def show(made: Plan) -> None:
         f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
         f"sought: {_safe(made.objective.replace('_', ' '))}"
     )
+    if spoken := embeddings_in_words(made):
+        talk.print(spoken)
     # A table wider than the terminal runs on into the next line rather than losing its figures.
     Console(width=max(out.width, WIDTH), highlight=False).print(_table(made))
     shown = len(_shown_rows(made))
     if shown < len(made.rows):
         talk.print(f"[dim]shown are {shown} of {len(made.rows):,} rows, the Pareto ones near the budget[/]")
+    refused = [each.refused for each in made.rows if each.refused is not None]
+    if refused:
+        rows = "1 row is" if len(refused) == 1 else f"{len(refused):,} rows are"
+        talk.print(f"[yellow]{rows} refused whatever the budget, such as: {_safe(refused[0])}[/]")
     times = f"{shown_s(row.time_s.mean)} on average"
     if made.budget.quantile is not None:
         times = f"{shown_s(row.time_s.within)} ({_bound(made)}), {times}"
@@ -132,6 +138,19 @@ def show(made: Plan) -> None:
         "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
         "Loading and warm-up are not in it.[/]"
     )
+
+
+def embeddings_in_words(made: Plan) -> str:
+    """Whose text encoder each denoiser's prompts go through; empty where there is no text."""
+    whose = {d.name: d.embedding for d in made.denoisers if d.embedding is not None}
+    if not whose:
+        return ""
+    if len(set(whose.values())) == 1:
+        return f"prompts: all denoisers get the text embeddings of {_safe(next(iter(whose.values())))}"
+    told = (
+        f"{_safe(name)} its own" if name == of else f"{_safe(name)} those of {_safe(of)}" for name, of in whose.items()
+    )
+    return f"prompts: of the text embeddings, {', '.join(told)}"
 
 
 def in_words(row: Row) -> str:
@@ -167,7 +186,8 @@ def _table(made: Plan) -> Table:
         cells += [seconds(row.time_s.within)] if other else []
         cells += [f"{row.loss:.3f}"] if with_loss else []
         cells.append(f"{row.compute / most:.0%}" if most else "-")
-        cells += ["yes" if row.feasible else "no", "yes" if row.pareto else "no"]
+        fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
+        cells += [fits, "yes" if row.pareto else "no"]
         style = "bold green" if chosen else "cyan" if index in made.alternatives else "" if row.feasible else "dim"
         table.add_row(*cells, style=style)
     return table

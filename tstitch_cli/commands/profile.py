@@ -33,6 +33,9 @@ def profile(
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
+    embeddings: Annotated[
+        str, typer.Option(help="Whose text encoder the prompts of a denoiser go through: the large one's, or its own.")
+    ] = "large",
     seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
@@ -71,7 +74,8 @@ def profile(
         known(scheduler)
     zoo = Zoo.load()
     entries = smallest_first([zoo.resolve(name) for name in names])
-    check(entries)
+    own = {"large": None, "own": "own"}.get(embeddings, embeddings)
+    check(entries, own)
     from tstitch_cli.devices import resolve_device, resolve_dtype
 
     here = resolve_device(device)
@@ -84,6 +88,7 @@ def profile(
         size=size or defaults.size,
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
+        embeddings=own,
     )
     check_setting(entries, setting)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
@@ -169,6 +174,19 @@ def _save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
     talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
 
 
+def _show_differences(made: Profile) -> None:
+    """Where denoisers differ in noise or text encoder: what follows for who may do what."""
+    from rich.markup import escape
+
+    from tstitch_cli.known_steps import said
+
+    if made.setting.schedule is not None:
+        talk.print(f"the steps are those of {escape(made.setting.schedule)}'s noise schedule")
+    for denoiser in made.denoisers:
+        if denoiser.knows is not None:
+            talk.print(f"{escape(denoiser.name)} knows the noise of {said(denoiser.knows)} alone, so it may take those")
+
+
 def show(made: Profile) -> None:
     """Prints a profile as a table, then how far it can be trusted."""
     from rich import box
@@ -206,6 +224,7 @@ def show(made: Profile) -> None:
         f"besides the steps, a call takes {fixed.encode_s.mean * 1e3:.1f} ms to encode, "
         f"{fixed.decode_s.mean * 1e3:.1f} ms to decode and {fixed.write_s.mean * 1e3:.1f} ms to write"
     )
+    _show_differences(made)
     if made.origin != "measured":
         return
     if setting.device == "cpu":

@@ -40,6 +40,8 @@ class Noise:
     train_steps: int = 1000
     learned_variance: bool = False
     """The output carries a variance as well: twice the channels."""
+    zero_terminal_snr: bool = False
+    """The betas are rescaled so that the last training step is pure noise (Lin et al., 2023)."""
 
 
 @dataclass(frozen=True)

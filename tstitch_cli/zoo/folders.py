@@ -259,6 +259,7 @@ def _noise(scheduler: _Config, component: _Config, channels: int) -> Noise:
         beta_end=scheduler.number("beta_end", 0.02),
         train_steps=steps,
         learned_variance=component.values.get("out_channels") == 2 * channels,
+        zero_terminal_snr=scheduler.values.get("rescale_betas_zero_snr") is True,
     )
 
 
