@@ -12,7 +12,7 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import components, schedulers
+from tstitch_cli import caches, components, offload, schedulers
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
@@ -87,7 +87,11 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
         pipeline.scheduler = schedulers.build(setting.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         stitched = stitch(pipeline, host.component, loaded, host.name)
-        pipeline.to(device)
+        if setting.offload:
+            offload.install(pipeline, stitched, loaded, offload.Transfers(device))
+        else:
+            pipeline.to(device)
+        caches.accelerate(stitched, loaded, setting)
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
     return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
 

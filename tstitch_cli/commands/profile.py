@@ -33,6 +33,16 @@ def profile(
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome."),
+    ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep only the part whose turn it is in the device's memory.")
+    ] = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Stay within this much of the device's memory, such as 6GB; offload if need be.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
@@ -57,7 +67,8 @@ def profile(
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
-    from tstitch_cli.quantities import parse_duration, parse_share
+    from tstitch_cli import accelerations, residency
+    from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
@@ -80,10 +91,16 @@ def profile(
         size=size or defaults.size,
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
+        accelerate=accelerations.parse(accelerate) if accelerate is not None else (),
+        offload=offload,
     )
     check_setting(entries, setting)
+    vram_bytes = None if vram is None else parse_bytes(vram)
+    residency.check(setting, vram_bytes)
+    if vram_bytes is not None:
+        setting = residency.before_loading(entries, setting, vram_bytes)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
-    measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite)
+    measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite, vram_bytes=vram_bytes)
 
 
 def measure_and_save(
@@ -95,8 +112,9 @@ def measure_and_save(
     path: Path,
     *,
     overwrite: bool,
+    vram_bytes: int | None = None,
 ) -> Profile:
-    """Loads, measures, writes and shows; refuses an existing `path` before any work is done."""
+    """Loads (within `vram_bytes`), measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
 
     refuse_existing(path, overwrite=overwrite)
@@ -105,9 +123,16 @@ def measure_and_save(
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.profile import Effort, measure
+        from tstitch_cli.quantities import shown_bytes
+        from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        family = load(entries, setting)
+        if vram_bytes is None:
+            family = load(entries, setting)
+        else:
+            family, peak = load_within(entries, setting, vram_bytes, load, peak_of)
+            how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
+            talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s), progress=bar)
