@@ -46,7 +46,7 @@ class Transfers:
             for tensor in _tensors(part):
                 if id(tensor) not in self._host:
                     self._host[id(tensor)] = self._waiting(tensor.data)
-                tensor.data = self._host[id(tensor)].to(self.device, non_blocking=True)
+                tensor.data = self._host[id(tensor)].to(self.device, non_blocking=True, copy=True)
 
     def release(self, part: nn.Module) -> None:
         """Lets the copies on the device go."""
