@@ -12,7 +12,7 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import components, embeddings, running, schedulers
+from tstitch_cli import caches, components, embeddings, offload, running, schedulers
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
@@ -120,7 +120,11 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
         pipeline.set_progress_bar_config(disable=True)
         bridges = running.bridges(entries, loaded, pipeline, host, schedule, setting)
         stitched = stitch(pipeline, host.component, loaded | bridges, host.name)
-        pipeline.to(device)
+        if setting.offload:
+            offload.install(pipeline, stitched, loaded, offload.Transfers(device))
+        else:
+            pipeline.to(device)
+        caches.accelerate(stitched, loaded, setting)
         if setting.embeddings is not None:
             embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device)
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)

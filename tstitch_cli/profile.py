@@ -20,6 +20,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 
 from tstitch_cli import agreement, evaluations, fingerprint, flops
+from tstitch_cli.accelerations import is_full
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
@@ -256,21 +257,28 @@ class _Profiler:
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)
         alone = [t.evaluations_s for t in self._alone(calls, name)]
-        middles = [s for times in alone for s in (times[1:-1] or times)]
+        full = [s for times in alone for s in self._middles(times, full=True)]
+        cached = [s for times in alone for s in self._middles(times, full=False)]
         flop, peak = facts
         return DenoiserProfile(
             name=name,
             source=entry.source,
             revision=entry.revision,
             first_s=_measure([times[0] for times in alone]),
-            steady_s=_measure(middles),
+            steady_s=_measure(full),
             last_s=_measure([times[-1] for times in alone]),
-            switch_s=self._switch(name, fmean(middles), calls),
+            switch_s=self._switch(name, fmean(full), calls),
             parameters=sum(p.numel() for p in self.family.denoisers[name].parameters()),
             flops=flop,
             peak_memory_bytes=peak,
             embedding=self.family.embedding_of(name),
+            cached_s=_measure(cached) if cached else None,
         )
+
+    def _middles(self, times: Sequence[float], *, full: bool) -> list[float]:
+        """The full or the cached evaluations of a trajectory, without its first and last where there are others."""
+        kind = [i for i in range(len(times)) if is_full(self.family.setting, i) == full]
+        return [times[i] for i in ([i for i in kind if 0 < i < len(times) - 1] or kind)]
 
     def _switch(self, name: str, steady: float, calls: list[_Call]) -> Measure:
         """What the evaluation that takes over costs beyond a steady one; below zero is noise, so zero is the least."""

@@ -192,13 +192,12 @@ def _value(found: Any, wanted: Any, where: str) -> Any:
 def _fields(found: Any, cls: Any, where: str) -> Any:
     if not isinstance(found, dict):
         raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
-    names = [field.name for field in fields(cls)]
     for field in fields(cls):
-        # What has a default came later than the first pictures, which go without it.
+        # A field with a default came later; pictures older than it mean the default.
         if field.name not in found and field.default is MISSING:
             raise BadFileError(f"{where}: {field.name} is missing", hint=_HINT)
-    for name in found:
-        if name not in names:
-            raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
     types = _types(cls)
-    return cls(**{name: _value(value, types[name], f"{where}.{name}") for name, value in found.items()})
+    for name in found:
+        if name not in types:
+            raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
+    return cls(**{name: _value(inner, types[name], f"{where}.{name}") for name, inner in found.items()})

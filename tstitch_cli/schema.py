@@ -35,6 +35,10 @@ class Setting:
     """The denoiser whose noise schedule the trajectory runs on, where they differ; None is the pipeline's own."""
     embeddings: str | None = None
     """`own`: every denoiser's prompts go through its own text encoder; None: all through the largest denoiser's."""
+    accelerate: tuple[str, ...] = ()
+    """What makes evaluations cheaper, with every parameter: `deepcache:interval=3:branch=0`; see accelerations.py."""
+    offload: bool = False
+    """Whether the parts wait in host memory and are on the device only in their turn."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,12 @@ class DenoiserProfile:
     """Extra seconds of the evaluation at which this denoiser takes over from another."""
     parameters: int | None = None
     flops: float | None = None
-    """Floating-point operations of one evaluation of the whole batch, guidance included."""
+    """Floating-point operations of one evaluation of the whole batch, guidance included, nothing accelerated."""
     peak_memory_bytes: int | None = None
+    """Of calls with this denoiser alone: of the device, with the weights of all that is resident beside it, else of
+    the process."""
+    cached_s: Measure | None = None
+    """An evaluation that is answered from a cache whose rhythm is known; `steady_s` is then a full one."""
     knows: tuple[int, int] | None = None
     """The first and the last step, counted from 1, whose noise level it knows; None for all."""
     embedding: str | None = None

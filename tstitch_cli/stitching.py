@@ -9,7 +9,8 @@ one after the other) and whatever timestep it is shown (units and offsets differ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -91,6 +92,8 @@ class StitchedDenoiser(nn.Module):
         self._realised: list[int] = []
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
+        self.context = "only"
+        """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
 
     @property
     def host(self) -> str:
@@ -119,8 +122,9 @@ class StitchedDenoiser(nn.Module):
 
         Raises UsageError where the pipeline makes another number of evaluations than the allocation has.
         """
+        begins = self.clock.evaluation == 0 and not self.clock.called
         evaluation = self.clock.called_now()
-        if evaluation == 0:
+        if begins:
             self._turns = self._assign()
             self._realised = []
         if evaluation >= len(self._turns):
@@ -135,6 +139,18 @@ class StitchedDenoiser(nn.Module):
                     enter(self._names[turn])
             self._realised.append(turn)
         return self._stages[turn](*args, **kwargs)
+
+    @contextmanager
+    def cache_context(self, name: str, **details: Any) -> Iterator[None]:
+        """Takes the place of the host's method of the same name, through which pipelines tell caches their calls apart.
+
+        The host would tell its own caches alone; `context` is for those of every denoiser.
+        """
+        before, self.context = self.context, name
+        try:
+            yield
+        finally:
+            self.context = before
 
     def _assign(self) -> Sequence[int]:
         count = self._evaluations()

@@ -36,6 +36,16 @@ def profile(
     embeddings: Annotated[
         str, typer.Option(help="Whose text encoder the prompts of a denoiser go through: the large one's, or its own.")
     ] = "large",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome."),
+    ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep only the part whose turn it is in the device's memory.")
+    ] = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Stay within this much of the device's memory, such as 6GB; offload if need be.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
@@ -64,7 +74,8 @@ def profile(
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
-    from tstitch_cli.quantities import parse_duration, parse_share
+    from tstitch_cli import accelerations, residency
+    from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
@@ -89,11 +100,25 @@ def profile(
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
         embeddings=own,
+        accelerate=accelerations.parse(accelerate) if accelerate is not None else (),
+        offload=offload,
     )
     check_setting(entries, setting)
+    vram_bytes = None if vram is None else parse_bytes(vram)
+    residency.check(setting, vram_bytes)
+    if vram_bytes is not None:
+        setting = residency.before_loading(entries, setting, vram_bytes)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
     measure_and_save(
-        entries, setting, seed, tolerance_share, most_s, path, agreement=not no_agreement, overwrite=overwrite
+        entries,
+        setting,
+        seed,
+        tolerance_share,
+        most_s,
+        path,
+        agreement=not no_agreement,
+        overwrite=overwrite,
+        vram_bytes=vram_bytes,
     )
 
 
@@ -107,8 +132,9 @@ def measure_and_save(
     *,
     overwrite: bool,
     agreement: bool = True,
+    vram_bytes: int | None = None,
 ) -> Profile:
-    """Loads, measures, writes and shows; refuses an existing `path` before any work is done."""
+    """Loads (within `vram_bytes`), measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
 
     refuse_existing(path, overwrite=overwrite)
@@ -117,9 +143,16 @@ def measure_and_save(
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.profile import Effort, measure
+        from tstitch_cli.quantities import shown_bytes
+        from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        family = load(entries, setting)
+        if vram_bytes is None:
+            family = load(entries, setting)
+        else:
+            family, peak = load_within(entries, setting, vram_bytes, load, peak_of)
+            how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
+            talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)

@@ -147,6 +147,11 @@ def from_hub(repository: str, revision: str | None) -> Entry:
     return _derive(repository, f"hub:{repository}", commit, fetch)
 
 
+def denoiser_classes(pipeline: str) -> tuple[str, ...]:
+    """The diffusers classes that a denoiser of the named pipeline may be of; empty for a pipeline not known here."""
+    return _KINDS[pipeline].classes if pipeline in _KINDS else ()
+
+
 def scaling_of(autoencoder_config: Path) -> float:
     """The scaling factor in an autoencoder's config.json; raises BadFileError where there is none to read."""
     return _scaling(_read(autoencoder_config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tstitch_cli import accelerations, residency
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
@@ -55,7 +56,8 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
     """Returns where `entries` can be run in `setting`.
 
     Raises:
-        UsageError: they cannot: another picture size, more steps than were trained, or a scheduler of another kind.
+        UsageError: they cannot: another picture size, more steps than were trained, a scheduler of another kind, or an
+            acceleration or offloading that does not work there.
     """
     host = entries[-1]
     known(setting.scheduler)
@@ -81,6 +83,8 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
             f"{setting.size} px is not a multiple of {host.latent_space.downscale}, the size of a latent pixel",
             hint="choose another --size",
         )
+    residency.check(setting)
+    accelerations.check(entries, setting)
 
 
 def _different(a: Entry, b: Entry) -> None:
