@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tstitch_cli import components, schedulers
+from tstitch_cli import random_weights as unloaded
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
@@ -69,8 +70,10 @@ class Family:
         return {name: value for name, value in given.items() if name in accepted}
 
 
-def load(entries: Sequence[Entry], setting: Setting) -> Family:
+def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = False) -> Family:
     """Loads `entries`, smallest first; the pipeline is that of the one with most parameters, else of the last.
+
+    `random_weights` builds all of it from the zoo's facts without its weights, to be timed; nothing is fetched.
 
     Raises UsageError where they cannot be stitched (before anything is loaded), BadFileError where weights are
     missing or broken, DeviceError where the device is not there or too small.
@@ -81,15 +84,16 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
+    parts = unloaded if random_weights else components
     with out_of_memory(setting):
-        loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
-        pipeline = components.pipeline(host, loaded[host.name], dtype)
+        loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
+        pipeline = parts.pipeline(host, loaded[host.name], dtype)
         pipeline.scheduler = schedulers.build(setting.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         stitched = stitch(pipeline, host.component, loaded, host.name)
         pipeline.to(device)
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
-    return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
+    return Family(found, {e.name: parts.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
 
 
 def _largest(entries: Sequence[Entry]) -> Entry:
