@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tstitch_cli import caches, components, embeddings, offload, running, schedulers
+from tstitch_cli import random_weights as unloaded
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
@@ -98,8 +99,10 @@ class Family:
         return {name: value for name, value in given.items() if name in accepted}
 
 
-def load(entries: Sequence[Entry], setting: Setting) -> Family:
+def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = False) -> Family:
     """Loads `entries`, smallest first; the pipeline is that of the one with most parameters, else of the last.
+
+    `random_weights` builds all of it from the zoo's facts without its weights, to be timed; nothing is fetched.
 
     Raises UsageError where they cannot be stitched (before anything is loaded), BadFileError where weights are
     missing or broken, DeviceError where the device is not there or too small.
@@ -110,9 +113,10 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
+    parts = unloaded if random_weights else components
     with out_of_memory(setting):
-        loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
-        pipeline = components.pipeline(host, loaded[host.name], dtype)
+        loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
+        pipeline = parts.pipeline(host, loaded[host.name], dtype)
         schedule = running.choose(entries, host, setting, pipeline.scheduler.config)
         config = pipeline.scheduler.config
         config = config if schedule is host else schedulers.with_noise(config, schedule.noise)
@@ -129,7 +133,7 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
             embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device)
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
-    weights = {entry.name: components.digest_of(entry) for entry in found}
+    weights = {entry.name: parts.digest_of(entry) for entry in found}
     return Family(found, weights, loaded, pipeline, stitched, setting, device, bridges)
 
 

@@ -39,7 +39,7 @@ from tstitch_cli.schema import (
 )
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
 WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
 STEADY_DRIFT = 0.05
@@ -51,7 +51,11 @@ STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.2
 
 @dataclass(frozen=True)
 class Effort:
-    """How well to measure: until the 95 % confidence interval is `tolerance` wide or `max_time_s` is spent."""
+    """How well to measure: until the 95 % confidence interval is `tolerance` wide or `max_time_s` is spent.
+
+    Checking the prediction is part of that time. Where even the fewest calls take longer, those are made: one of
+    each denoiser to warm up, FEWEST_TIMED_ROUNDS rounds and one check.
+    """
 
     tolerance: float = 0.01
     max_time_s: float = 120.0
@@ -152,7 +156,7 @@ class _Profiler:
             last = self._warm_call(name, alone)
         counted = flops.count(self.family.denoisers[name], arguments)
         for _ in range(MOST_WARM_UPS - 1):
-            if self._spent() > self.effort.max_time_s / 4:
+            if self._spent() + last > self.effort.max_time_s / 4:
                 break
             previous, last = last, self._warm_call(name, alone)
             if abs(last - previous) <= WARM * last:
@@ -182,7 +186,8 @@ class _Profiler:
             if rounds >= FEWEST_ROUNDS and self._confidence(calls) <= self.effort.tolerance:
                 return calls, rounds, "tight"
             a_round = (self._spent() - started) / rounds
-            if self._spent() + a_round > self.effort.max_time_s and rounds >= 2:
+            checks = VALIDATIONS * VALIDATION_CALLS * fmean(call.total_s for call in calls)
+            if rounds >= FEWEST_TIMED_ROUNDS and self._spent() + a_round + checks > self.effort.max_time_s:
                 return calls, rounds, "time cap"
 
     def _share(self, calls: list[_Call], rounds: int) -> float:
@@ -294,18 +299,24 @@ class _Profiler:
         return replace(measured, mean=max(0.0, measured.mean))
 
     def _validate(self, profile: Profile) -> tuple[Validation, ...]:
-        """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions."""
+        """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions.
+
+        At least one call is made, the others as long as time is left.
+        """
         model = CostModel(profile)
         ordered = tuple(d.name for d in profile.denoisers)
         held_out = [self._held_out(ordered, i) for i in range(VALIDATIONS)]
         calls: list[_Call] = []
-        for turn in range(VALIDATION_CALLS):
-            for allocation in self.random.sample(held_out, len(held_out)):
-                self.progress(f"checking the prediction, {turn + 1} of {VALIDATION_CALLS}", 0.99)
-                calls.append(self._call(allocation))
+        wanted = [each for _ in range(VALIDATION_CALLS) for each in self.random.sample(held_out, len(held_out))]
+        for allocation in wanted:
+            if calls and self._spent() + calls[-1].total_s > self.effort.max_time_s:
+                break
+            self.progress(f"checking the prediction, {len(calls) + 1} of {len(wanted)}", 0.99)
+            calls.append(self._call(allocation))
         return tuple(
             Validation(a, model.mean_s(a), _measure([c.total_s for c in calls if c.allocation == a]))
             for a in dict.fromkeys(held_out)
+            if any(c.allocation == a for c in calls)
         )
 
     def _held_out(self, ordered: tuple[str, ...], turn: int) -> Allocation:

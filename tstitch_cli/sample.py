@@ -13,10 +13,10 @@ from tstitch_cli import components, fingerprint, known_steps
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
-from tstitch_cli.errors import UsageError
+from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.images import save_picture
 from tstitch_cli.provenance import Provenance
-from tstitch_cli.schema import Plan, PlannedDenoiser, Row, Setting
+from tstitch_cli.schema import RANDOM_WEIGHTS, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
@@ -115,6 +115,7 @@ def draw(
     overwrite: bool,
 ) -> Iterator[Drawn]:
     """Draws (index, prompt) `pictures` in batches of the setting's size, writing {index:06d}.png as each is done."""
+    _require_weights(family)
     size = work.setting.batch_size
     for start in range(0, len(pictures), size):
         indices, prompts = zip(*pictures[start : start + size], strict=True)
@@ -138,6 +139,7 @@ def sweep(
 
     Prompts are drawn in batches of the setting's size.
     """
+    _require_weights(family)
     size = work.setting.batch_size
     for tenth, allocation in enumerate(_sweep_of(work)):
         turns = replace(work, allocation=allocation).turns()
@@ -164,9 +166,18 @@ def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:
     The rest of the batch is filled with the picture itself: kernels may round differently for another batch size or
     position, but not for other neighbours.
     """
+    _require_weights(family)
     batch = Batch((made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt)
     work = Work(made.denoisers, made.setting, made.evaluations, made.allocation)
     return run(family, batch, work.turns(), clock).images[made.position]
+
+
+def _require_weights(family: Family) -> None:
+    if RANDOM_WEIGHTS in family.weights.values():
+        raise StaleError(
+            "these denoisers have random weights: they are there to be timed and draw nothing",
+            hint="load them without random_weights",
+        )
 
 
 def write(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 PROFILE_SCHEMA = "tstitch/profile/1"
 PLAN_SCHEMA = "tstitch/plan/1"
 MAX_SEED = 2**63 - 1
+RANDOM_WEIGHTS = "random"
+"""What stands in a fingerprint for weights that were made up to measure without the real ones."""
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
 
@@ -118,7 +120,12 @@ class Fingerprint:
     diffusers: str
     threads: int
     weights: dict[str, str]
-    """Denoiser name -> digest of its weights or its pinned revision."""
+    """Denoiser name -> digest of its weights or its pinned revision, or RANDOM_WEIGHTS."""
+
+    @property
+    def random(self) -> bool:
+        """Whether the weights were random: times are true then, and there is nothing to draw with."""
+        return RANDOM_WEIGHTS in self.weights.values()
 
 
 @dataclass(frozen=True)

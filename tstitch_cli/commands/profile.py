@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +53,9 @@ def profile(
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
     ] = "1%",
-    max_time: Annotated[str, typer.Option(help="Start no further round after this time.")] = "2min",
+    max_time: Annotated[
+        str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
+    ] = "2min",
     out_file: Annotated[
         Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
     ] = None,
@@ -62,6 +67,10 @@ def profile(
     from_times: Annotated[
         bool,
         typer.Option("--from-times", help="Measure nothing: make a profile from NAME=TIME pairs, TIME a trajectory's."),
+    ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Download nothing: time the zoo's architectures with random weights."),
     ] = False,
 ) -> None:
     """Measure what every denoiser costs per step on this machine, and write a profile.
@@ -108,7 +117,7 @@ def profile(
     residency.check(setting, vram_bytes)
     if vram_bytes is not None:
         setting = residency.before_loading(entries, setting, vram_bytes)
-    path = out_file or default_path(entries[-1].latent_space.name, setting)
+    path = out_file or default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
     measure_and_save(
         entries,
         setting,
@@ -116,9 +125,10 @@ def profile(
         tolerance_share,
         most_s,
         path,
-        agreement=not no_agreement,
+        agreement=not (no_agreement or random_weights),
         overwrite=overwrite,
         vram_bytes=vram_bytes,
+        random_weights=random_weights,
     )
 
 
@@ -133,6 +143,7 @@ def measure_and_save(
     overwrite: bool,
     agreement: bool = True,
     vram_bytes: int | None = None,
+    random_weights: bool = False,
 ) -> Profile:
     """Loads (within `vram_bytes`), measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
@@ -147,12 +158,14 @@ def measure_and_save(
         from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        if vram_bytes is None:
-            family = load(entries, setting)
-        else:
-            family, peak = load_within(entries, setting, vram_bytes, load, peak_of)
-            how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
-            talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
+        loading = partial(load, random_weights=random_weights)
+        with _mentioning_random_weights(entries):
+            if vram_bytes is None:
+                family = loading(entries, setting)
+            else:
+                family, peak = load_within(entries, setting, vram_bytes, loading, peak_of)
+                how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
+                talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)
@@ -167,11 +180,26 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.parameters or 0)
 
 
-def default_path(family: str, setting: Setting) -> Path:
+def default_path(family: str, setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
     from tstitch_cli.profiles import file_name
 
-    return Path("profiles") / file_name(family, setting)
+    path = Path("profiles") / file_name(family, setting)
+    return path.with_stem(f"{path.stem}-random") if random_weights else path
+
+
+@contextmanager
+def _mentioning_random_weights(entries: list[Entry]) -> Iterator[None]:
+    """Where weights are not to be had, says how to measure without them, if the zoo knows how to build them all."""
+    from tstitch_cli.errors import BadFileError
+
+    try:
+        yield
+    except BadFileError as error:
+        if any(entry.architecture is None for entry in entries):
+            raise
+        without = "or measure without weights: add --random-weights"
+        raise BadFileError(error.message, hint=f"{error.hint}; {without}" if error.hint else without) from error
 
 
 def _import(
@@ -260,6 +288,8 @@ def show(made: Profile) -> None:
     _show_differences(made)
     if made.origin != "measured":
         return
+    if made.fingerprint is not None and made.fingerprint.random:
+        talk.print("measured with random weights: these times hold for the real ones, and nothing can be drawn by them")
     if setting.device == "cpu":
         talk.print("measured on the CPU: torch sees no accelerator here, or was told not to use it")
     talk.print(

@@ -106,6 +106,8 @@ class Entry:
     """The denoiser itself; None where only its source's config tells."""
     components: dict[str, Component] = field(default_factory=dict)
     """The pipeline's other parts by their names in it (vae, text_encoder ...), as far as the zoo knows them."""
+    family: str | None = None
+    """The family that the zoo keeps it in; None for what no zoo file names."""
 
 
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:

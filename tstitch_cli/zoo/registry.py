@@ -15,7 +15,8 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import folders
+from tstitch_cli.zoo import architectures, folders
+from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
 SCHEMA = "tstitch/zoo/1"
@@ -58,7 +59,7 @@ class DenoiserFacts:
     noise: Noise | None = None
     conditioning: Conditioning | None = None
     defaults: Defaults | None = None
-    architecture: Component | None = None
+    architecture: ArchitectureFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class Zoo:
         families: dict[str, FamilyFacts] = {}
         entries: dict[str, Entry] = {}
         for path in sorted(BUNDLED.parent.glob("*.yaml")):
-            file = _read(path, families)
+            file = _read(path, families, entries)
             families |= file.families
-            entries |= _entries(file, families, path)
+            entries |= _entries(file, families, entries, path)
         own = user_file()
         if own is None:
             return cls(entries)
-        file = _read(own, families)
-        added = _entries(file, families | file.families, own)
+        file = _read(own, families, entries)
+        added = _entries(file, families | file.families, entries, own)
         replaced = [name for name in added if name in entries]
         remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
         return cls(entries | added, remarks)
@@ -175,8 +176,8 @@ def is_here(entry: Entry) -> bool:
     )
 
 
-def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
-    """A zoo file whose denoisers may belong to its own families or to the `known` ones."""
+def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) -> ZooFile:
+    """A zoo file whose denoisers may belong to its own families or to the `known` ones, and be like `shipped` ones."""
 
     def faults(file: ZooFile) -> Iterator[tuple[Place, str]]:
         families = known | file.families
@@ -193,6 +194,9 @@ def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
             if denoiser.parameters is not None and denoiser.parameters < 1:
                 yield (*place, "parameters"), "expected a whole number above 0"
             yield from _faults(place, denoiser)
+        for name, architecture in _architectures(file, shipped).items():
+            if isinstance(architecture, str):
+                yield ("denoisers", name, "architecture"), architecture
 
     return documents.read(path, ZooFile, SCHEMA, faults)
 
@@ -223,11 +227,24 @@ def _not_positive(place: Place, section: object, keys: Iterable[str]) -> Iterato
             yield (*place, key), f"expected a number above 0, found {value}"
 
 
-def _entries(file: ZooFile, families: dict[str, FamilyFacts], path: Path) -> dict[str, Entry]:
-    return {name: _entry(name, facts, families[facts.family], path) for name, facts in file.denoisers.items()}
+def _architectures(file: ZooFile, shipped: dict[str, Entry]) -> dict[str, Component | str | None]:
+    given = {name: facts.architecture for name, facts in file.denoisers.items()}
+    known = {name: entry.architecture for name, entry in shipped.items()}
+    return {name: architectures.resolve(name, given, known) for name in given}
 
 
-def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> Entry:
+def _entries(
+    file: ZooFile, families: dict[str, FamilyFacts], shipped: dict[str, Entry], path: Path
+) -> dict[str, Entry]:
+    built = _architectures(file, shipped)
+    return {
+        name: _entry(name, facts, families[facts.family], built[name], path) for name, facts in file.denoisers.items()
+    }
+
+
+def _entry(
+    name: str, facts: DenoiserFacts, family: FamilyFacts, architecture: Component | str | None, path: Path
+) -> Entry:
     source, parts = _absolute(facts.source, path), facts.parts or family.parts
     return Entry(
         name=name,
@@ -244,8 +261,9 @@ def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> 
         defaults=facts.defaults or family.defaults,
         parameters=facts.parameters,
         licence=facts.licence or family.licence,
-        architecture=facts.architecture,
+        architecture=architecture if isinstance(architecture, Component) else None,
         components=family.components,
+        family=facts.family,
     )
 
 
