@@ -6,6 +6,7 @@ from typing import Any
 
 from tstitch_cli.errors import UsageError
 
+_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -19,9 +20,12 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "flow-heun": ("FlowMatchHeunDiscreteScheduler", {}),
+    "flow-dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", **_FLOW}),
+    "flow-unipc": ("UniPCMultistepScheduler", _FLOW),
 }
 
-FLOW_SCHEDULERS = ("flow-euler",)
+FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Those for denoisers trained by flow matching, which no other scheduler fits."""
 
 
@@ -43,4 +47,8 @@ def build(name: str, config: Any) -> Any:
     import diffusers
 
     class_name, changes = SCHEDULERS[known(name)]
+    # The same shift of the noise levels (Esser et al., 2024, section 5.3.2) has a name in each kind of scheduler.
+    shift = config.get("flow_shift", config.get("shift"))
+    if name in FLOW_SCHEDULERS and shift is not None:
+        changes = changes | {"flow_shift" if "use_flow_sigmas" in changes else "shift": shift}
     return getattr(diffusers, class_name).from_config(config, **changes)
