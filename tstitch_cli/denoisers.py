@@ -12,9 +12,10 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import components, schedulers
+from tstitch_cli import components, schedulers, tasks
 from tstitch_cli.devices import out_of_memory
-from tstitch_cli.schema import Setting
+from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check, check_setting
@@ -33,6 +34,8 @@ class Family:
     stitched: StitchedDenoiser
     setting: Setting
     device: torch.device
+    loras: tuple[GivenFile, ...] = ()
+    """Those merged into the largest denoiser."""
 
     @property
     def latent_space(self) -> str:
@@ -48,7 +51,9 @@ class Family:
         labels = self.entries[0].conditioning.labels or ("a photograph of a lighthouse by the sea",)
         return tuple(labels[i % len(labels)].split(",")[0] for i in range(count))
 
-    def call_arguments(self, prompts: Sequence[str], negative_prompt: str | None, steps: int) -> dict[str, Any]:
+    def call_arguments(
+        self, prompts: Sequence[str], negative_prompt: str | None, steps: int, pictures: Given = NOTHING
+    ) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.
 
         Raises UsageError for a prompt that is no class of a class-conditional family, with the near ones.
@@ -58,7 +63,12 @@ class Family:
             "guidance_scale": self.setting.guidance,
             "height": self.setting.size,
             "width": self.setting.size,
+            **pictures.arguments(len(prompts)),
         }
+        if self.setting.strength is not None:
+            given["strength"] = tasks.strength_for(self.pipeline, self.setting, steps)
+        if self.setting.frames is not None:
+            given["num_frames"] = self.setting.frames
         accepted = inspect.signature(self.pipeline.__call__).parameters
         if self.entries[0].conditioning.kind == "class":
             given["class_labels"] = class_numbers(self.entries[0], prompts)
@@ -81,13 +91,17 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
+    control = tasks.control_of(entries, host, setting)
     with out_of_memory(setting):
         loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
         pipeline = components.pipeline(host, loaded[host.name], dtype)
         pipeline.scheduler = schedulers.build(setting.scheduler, pipeline.scheduler.config)
+        pipeline = tasks.for_setting(pipeline, loaded, setting, control, dtype)
         pipeline.set_progress_bar_config(disable=True)
         stitched = stitch(pipeline, host.component, loaded, host.name)
         pipeline.to(device)
+        if setting.compiled:
+            tasks.compile_each(tuple(loaded.values()))
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
     return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
 

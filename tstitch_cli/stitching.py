@@ -9,8 +9,7 @@ one after the other) and whatever timestep it is shown (units and offsets differ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -165,23 +164,12 @@ class StitchedDenoiser(nn.Module):
             if name in _PRIVATE_HOOKS or name == "_stages":
                 raise
             found = getattr(self._stages[self._host], name)
-            if name == "cache_context":
-                return self._cache_contexts
             return functools.partial(self._ask_all, name) if name in _OF_ALL else found
 
     def _ask_all(self, method: str, *args: Any, **kwargs: Any) -> None:
         for stage in self._stages:
             if hasattr(stage, method):
                 getattr(stage, method)(*args, **kwargs)
-
-    @contextmanager
-    def _cache_contexts(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Every denoiser's own: which half of guidance is next holds for whoever's turn it is."""
-        with ExitStack() as contexts:
-            for stage in self._stages:
-                if (own := getattr(stage, "cache_context", None)) is not None:
-                    contexts.enter_context(own(*args, **kwargs))
-            yield
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:

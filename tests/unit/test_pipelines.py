@@ -198,21 +198,3 @@ def test_each_denoiser_is_compiled_once_and_the_switch_never(name: str) -> None:
     assert compiler.graphs == after_one
     assert torch.allclose(drawn, expected, atol=1e-4)
     torch.compiler.reset()
-
-
-def test_cache_contexts_reach_every_denoiser() -> None:
-    kind = KINDS["wan"]
-    denoisers: dict[str, Any] = {**both(kind)}
-    seen: list[tuple[str, str]] = []
-    for name, denoiser in denoisers.items():
-        own = type(denoiser).cache_context
-
-        def noted(context: str, _name: str = name, _own: Any = own, _of: Any = denoiser, **where: Any) -> Any:
-            seen.append((_name, context))
-            return _own(_of, context, **where)
-
-        denoiser.cache_context = noted
-    pipeline, switch = stitched(kind, denoisers, "flow-euler")
-    switch.follow(("small", "large"), lambda: planned_evaluations(pipeline))
-    kind.draw(pipeline, 2)
-    assert seen == [(name, half) for _ in range(2) for half in ("cond", "uncond") for name in denoisers]

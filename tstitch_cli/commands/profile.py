@@ -32,6 +32,20 @@ def profile(
     batch_size: Annotated[int | None, typer.Option(help="Pictures a call.", min=1)] = None,
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Image-to-image: the share of the steps taken, from a noised picture; such as 0.6."),
+    ] = None,
+    inpaint: Annotated[
+        bool, typer.Option("--inpaint", help="Draw only what a mask covers; at --strength 1 unless given.")
+    ] = False,
+    control: Annotated[
+        str | None, typer.Option(help="Steer by a ControlNet: canny, depth ..., a folder or a hub id.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a video.", min=1)] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile every denoiser (torch.compile); the time of it is load time.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
@@ -61,6 +75,7 @@ def profile(
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
+    from tstitch_cli.zoo.tasks import frames as frames_of
 
     tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
     if scheduler is not None:
@@ -80,8 +95,15 @@ def profile(
         size=size or defaults.size,
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
+        strength=1.0 if inpaint and strength is None else strength,
+        inpaint=inpaint,
+        control=control,
+        frames=frames_of(entries[-1], frames),
+        compiled=compiled,
     )
     check_setting(entries, setting)
+    if control is not None:
+        zoo.check_control(control, entries)
     path = out_file or default_path(entries[-1].latent_space.name, setting)
     measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite)
 
@@ -104,12 +126,13 @@ def measure_and_save(
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
+        from tstitch_cli.inputs import blank
         from tstitch_cli.profile import Effort, measure
         from tstitch_cli.trajectory import Batch
 
         family = load(entries, setting)
         prompts = family.example_prompts(setting.batch_size)
-        batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
+        batch = Batch(prompts, tuple(range(setting.batch_size)), seed, given=blank(setting))
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s), progress=bar)
     _save(made, path, overwrite=overwrite)
     return made
@@ -173,7 +196,7 @@ def show(made: Profile) -> None:
 
     setting = made.setting
     talk.print(
-        f"{escape(made.family)}: {setting.steps} steps of {escape(setting.scheduler)}, batch of {setting.batch_size}, "
+        f"{escape(made.family)}: {escape(setting.words)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
     )
     table = Table(box=box.SIMPLE_HEAD)
@@ -190,7 +213,7 @@ def show(made: Profile) -> None:
             f"{d.last_s.mean * 1e3:.2f}",
             f"+{d.switch_s.mean * 1e3:.2f}",
             f"{d.peak_memory_bytes / 2**20:.0f} MB" if d.peak_memory_bytes else "-",
-            f"{model.mean_s(((d.name, setting.steps),)):.3f} s",
+            f"{model.mean_s(((d.name, setting.taken),)):.3f} s",
         )
     # A table wider than the terminal runs on into the next line rather than losing its figures.
     Console(width=max(out.width, WIDTH), highlight=False).print(table)
@@ -201,6 +224,8 @@ def show(made: Profile) -> None:
     )
     if made.origin != "measured":
         return
+    if made.notes:
+        talk.print(escape(made.notes))
     if setting.device == "cpu":
         talk.print("measured on the CPU: torch sees no accelerator here, or was told not to use it")
     talk.print(
