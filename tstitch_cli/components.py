@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import path_of
 
@@ -49,6 +50,16 @@ def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
         return made.from_pretrained(where, revision=revision, torch_dtype=dtype, use_safetensors=True, **absent)
 
 
+def controlnet(control: Control, dtype: torch.dtype) -> Any:
+    """The ControlNet in eval mode, from safetensors alone; raises BadFileError where it cannot be loaded."""
+    where, revision = _location(control.source, control.revision)
+    with _loading(control):
+        net = diffusers.ControlNetModel.from_pretrained(
+            where, revision=revision, torch_dtype=dtype, use_safetensors=True
+        )
+    return net.eval().requires_grad_(False)
+
+
 def pipeline_class(name: str) -> Any:
     """The pipeline's class: one of diffusers', or tstitch's own for class-conditional denoisers."""
     if name == "ClassConditionalPipeline":
@@ -74,7 +85,7 @@ def revision_of(entry: Entry, loaded: nn.Module) -> str | None:
 
 
 @contextmanager
-def _loading(entry: Entry) -> Iterator[None]:
+def _loading(entry: Entry | Control) -> Iterator[None]:
     """Tells of missing, broken or unreachable weights in one sentence."""
     from safetensors import SafetensorError
 

@@ -15,6 +15,7 @@ Faults = Iterator[tuple[Place, str]]
 
 ORIGINS = ("measured", "imported", "reference")
 MAX_STEPS = 10_000
+MAX_FRAMES = 10_000
 TIED = 1.05
 """Denoisers whose costs are within this ratio may stand in either order."""
 
@@ -28,7 +29,7 @@ def faults_of_profile(profile: Profile) -> Faults:
     except ValueError:
         yield ("created",), f"expected a time such as 2025-01-31T12:00:00+00:00, found {profile.created}"
     yield from _setting(profile.setting)
-    yield from _evaluations(profile.evaluations, profile.setting.steps)
+    yield from _evaluations(profile.evaluations, profile.setting.taken)
     names = [denoiser.name for denoiser in profile.denoisers]
     yield from _names(names)
     for index, denoiser in enumerate(profile.denoisers):
@@ -46,14 +47,14 @@ def faults_of_profile(profile: Profile) -> Faults:
         yield from _measure(getattr(profile.fixed, part), ("fixed", part))
     yield from _spread(profile.spread)
     if profile.agreement is not None:
-        yield from _agreement(profile.agreement, names, profile.setting.steps)
+        yield from _agreement(profile.agreement, names, profile.setting.taken)
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
         yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
     yield from _fingerprint(profile.fingerprint, names)
     for index, validation in enumerate(profile.validation):
-        yield from _allocation(validation.allocation, names, profile.setting.steps, ("validation", index, "allocation"))
+        yield from _allocation(validation.allocation, names, profile.setting.taken, ("validation", index, "allocation"))
         if validation.predicted_s <= 0:
             yield ("validation", index, "predicted_s"), f"must be above 0, is {validation.predicted_s:g}"
         yield from _measure(validation.measured_s, ("validation", index, "measured_s"), positive=True)
@@ -84,7 +85,7 @@ def _agreement(agreement: Agreement, names: Sequence[str], steps: int) -> Faults
 def faults_of_plan(plan: Plan) -> Faults:
     """Yields every (place, fault) of a plan."""
     yield from _setting(plan.setting)
-    yield from _evaluations(plan.evaluations, plan.setting.steps)
+    yield from _evaluations(plan.evaluations, plan.setting.taken)
     names = [denoiser.name for denoiser in plan.denoisers]
     yield from _names(names)
     for index, denoiser in enumerate(plan.denoisers):
@@ -103,7 +104,7 @@ def faults_of_plan(plan: Plan) -> Faults:
     if not plan.rows:
         yield ("rows",), "must have at least one row"
     for index, row in enumerate(plan.rows):
-        yield from _row(row, names, plan.setting.steps, ("rows", index))
+        yield from _row(row, names, plan.setting.taken, ("rows", index))
     yield from _choices(plan)
 
 
@@ -156,6 +157,13 @@ def _setting(setting: Setting) -> Faults:
     ):
         if not least <= (value := getattr(setting, part)) <= most:
             yield ("setting", part), f"must be from {least} to {most}, is {value:g}"
+    if setting.strength is not None and not (0 < setting.strength <= 1 and setting.taken):
+        yield (
+            ("setting", "strength"),
+            f"must leave a step of the {setting.steps} and be 1 at most, is {setting.strength:g}",
+        )
+    if setting.frames is not None and not 1 <= setting.frames <= MAX_FRAMES:
+        yield ("setting", "frames"), f"must be from 1 to {MAX_FRAMES}, is {setting.frames}"
 
 
 def _evaluations(evaluations: tuple[tuple[int, int], ...], steps: int) -> Faults:

@@ -12,11 +12,12 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import caches, components, embeddings, offload, running, schedulers
+from tstitch_cli import caches, components, embeddings, offload, running, schedulers, tasks
 from tstitch_cli import random_weights as unloaded
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
-from tstitch_cli.schema import Setting
+from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check, check_setting
@@ -44,6 +45,8 @@ class Family:
     device: torch.device
     bridges: dict[str, Bridge] = field(default_factory=dict)
     """What stands around those denoisers that differ from what the pipeline and its scheduler expect."""
+    loras: tuple[GivenFile, ...] = ()
+    """Those merged into the largest denoiser."""
 
     @property
     def latent_space(self) -> str:
@@ -78,7 +81,9 @@ class Family:
         made = [float(t) for t in self.pipeline.scheduler.timesteps][-sum(evaluations) :]
         return {name: running.known(bridge, made, evaluations) for name, bridge in self.bridges.items()}
 
-    def call_arguments(self, prompts: Sequence[str], negative_prompt: str | None, steps: int) -> dict[str, Any]:
+    def call_arguments(
+        self, prompts: Sequence[str], negative_prompt: str | None, steps: int, pictures: Given = NOTHING
+    ) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.
 
         Raises UsageError for a prompt that is no class of a class-conditional family, with the near ones.
@@ -88,7 +93,12 @@ class Family:
             "guidance_scale": self.setting.guidance,
             "height": self.setting.size,
             "width": self.setting.size,
+            **pictures.arguments(len(prompts)),
         }
+        if self.setting.strength is not None:
+            given["strength"] = tasks.strength_for(self.pipeline, self.setting, steps)
+        if self.setting.frames is not None:
+            given["num_frames"] = self.setting.frames
         accepted = inspect.signature(self.pipeline.__call__).parameters
         if self.entries[0].conditioning.kind == "class":
             given["class_labels"] = class_numbers(self.entries[0], prompts)
@@ -114,6 +124,7 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
     parts = unloaded if random_weights else components
+    control = tasks.control_of(entries, host, setting)
     with out_of_memory(setting):
         loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
         pipeline = parts.pipeline(host, loaded[host.name], dtype)
@@ -121,6 +132,12 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
         config = pipeline.scheduler.config
         config = config if schedule is host else schedulers.with_noise(config, schedule.noise)
         pipeline.scheduler = schedulers.build(setting.scheduler, config)
+        net = None
+        if control is not None and random_weights:
+            net = unloaded.controlnet(loaded[host.name], dtype)
+        elif control is not None:
+            net = components.controlnet(control, dtype)
+        pipeline = tasks.for_setting(pipeline, loaded, setting, control, net)
         pipeline.set_progress_bar_config(disable=True)
         bridges = running.bridges(entries, loaded, pipeline, host, schedule, setting)
         stitched = stitch(pipeline, host.component, loaded | bridges, host.name)
@@ -131,6 +148,8 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
         caches.accelerate(stitched, loaded, setting)
         if setting.embeddings is not None:
             embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device)
+        if setting.compiled:
+            tasks.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
     weights = {entry.name: parts.digest_of(entry) for entry in found}

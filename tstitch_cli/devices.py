@@ -55,6 +55,24 @@ def out_of_memory(setting: Setting) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def compiling(setting: Setting) -> Iterator[None]:
+    """Turns the failures of a compiler into DeviceError where `setting` has the denoisers compiled."""
+    if not setting.compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise DeviceError(
+            f"the denoisers cannot be compiled for {setting.device}: {first}",
+            hint="profile and plan without --compile, or install what torch.compile needs (a C++ compiler, Triton)",
+        ) from error
+
+
 def _too_small(setting: Setting) -> DeviceError:
     return DeviceError(
         f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",

@@ -16,6 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 def last_arguments(denoiser: nn.Module) -> Iterator[dict[str, Any]]:
     """Keeps the arguments of `denoiser`'s last call, as {"args": ..., "kwargs": ...}."""
     kept: dict[str, Any] = {}
+    if denoiser._compiled_call_impl is not None:
+        # What is compiled while a hook hangs on it keeps the hook: this call is made uncompiled.
+        with torch.compiler.set_stance("force_eager"):
+            yield from _hooked(denoiser, kept)
+    else:
+        yield from _hooked(denoiser, kept)
+
+
+def _hooked(denoiser: nn.Module, kept: dict[str, Any]) -> Iterator[dict[str, Any]]:
     hook = denoiser.register_forward_pre_hook(
         lambda module, args, kwargs: kept.update(args=args, kwargs=kwargs), with_kwargs=True
     )

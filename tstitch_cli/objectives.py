@@ -88,7 +88,7 @@ def not_worth_their_time(profile: Profile) -> dict[str, str]:
     found: dict[str, str] = {}
     if (agreement := profile.agreement) is None:
         return found
-    steps = profile.setting.steps
+    steps = profile.setting.taken
     loss = {d.name: float(loss_of(agreement, ((d.name, steps),)).mean()) for d in profile.denoisers}
     for i, dearer in enumerate(profile.denoisers):
         cheaper = [d.name for d in profile.denoisers[:i] if loss[d.name] <= loss[dearer.name]]

@@ -121,7 +121,7 @@ def make_plan(
 
 def _enumerate(profile: Profile, model: CostModel, increment: float, objective: Objective) -> tuple[_Table, int]:
     """The table of distinct rows, and how many combinations there were before equal rows were merged."""
-    total = profile.setting.steps
+    total = profile.setting.taken
     units = combinations(len(profile.denoisers), increment)
     enumerated = len(units)
     steps = whole_steps_of_units(units, total)
@@ -268,6 +268,6 @@ def _infeasible(
     bound = "the mean" if quantile is None else f"p{quantile * 100:g}"
     return InfeasibleError(
         f"no allocation fits the budget ({asked}): the smallest possible one for this profile is "
-        f"{shown_s(fastest_s * ratio, up=True)} ({bound} of {profile.setting.steps} steps)",
+        f"{shown_s(fastest_s * ratio, up=True)} ({bound} of {profile.setting.taken} steps)",
         hint=f"what would reach it: {'; '.join(ways)}",
     )

@@ -72,8 +72,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     axes.set_ylabel(f"{plan.objective.replace('_', ' ')}{unit}")
     setting = plan.setting
     axes.set_title(
-        f"{_plain(plan.family)}: {setting.steps} steps of {_plain(setting.scheduler)}, "
-        f"batch of {setting.batch_size}, {_plain(setting.device)}",
+        f"{_plain(plan.family)}: {_plain(setting.words)}, batch of {setting.batch_size}, {_plain(setting.device)}",
         fontsize=11,
     )
     axes.grid(True, alpha=0.25, linewidth=0.6)

@@ -110,10 +110,11 @@ class _Profiler:
         self.progress, self.now = progress, now
         self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
         self.names = tuple(entry.name for entry in family.entries)
-        self.steps = family.setting.steps
+        self.steps = family.setting.taken
         self.random = random.Random(batch.seed)
         self.began = now()
         self.counts: tuple[int, ...] = ()
+        self.compiling_s = 0.0
 
     def profile(self) -> Profile:
         facts = {name: self._warm_up(name) for name in self.names}
@@ -129,7 +130,11 @@ class _Profiler:
         compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.stitched.host] / sum(whole.values())))
         size = len(self.batch.indices)
         batches = [
-            Batch(self.family.example_prompts(size, i * size), tuple(range(i * size, (i + 1) * size)), self.batch.seed)
+            replace(
+                self.batch,
+                prompts=self.family.example_prompts(size, i * size),
+                indices=tuple(range(i * size, (i + 1) * size)),
+            )
             for i in range(compared)
         ]
         self.progress("comparing predictions", 0.99)
@@ -155,6 +160,8 @@ class _Profiler:
         with flops.last_arguments(self.family.denoisers[name]) as arguments:
             last = self._warm_call(name, alone)
         counted = flops.count(self.family.denoisers[name], arguments)
+        if self.family.setting.compiled:
+            last = self._compile(name, alone)
         for _ in range(MOST_WARM_UPS - 1):
             if self._spent() + last > self.effort.max_time_s / 4:
                 break
@@ -162,6 +169,16 @@ class _Profiler:
             if abs(last - previous) <= WARM * last:
                 break
         return counted, peak.bytes()
+
+    def _compile(self, name: str, alone: Allocation) -> float:
+        """Makes the call in which `name` is compiled, whose time belongs to loading; returns the time of the next."""
+        self.progress(f"compiling {name}", 0.0)
+        before = self.now()
+        self._call(alone)
+        spent = self.now() - before
+        self.began += spent
+        self.compiling_s += spent
+        return self._warm_call(name, alone)
 
     def _warm_call(self, name: str, alone: Allocation) -> float:
         self.progress(f"warming up {name}", 0.0)
@@ -251,6 +268,7 @@ class _Profiler:
                 self.family.device,
                 self.family.weights,
             ),
+            notes=f"the first calls, which compile, took {self.compiling_s:.1f} s" if self.compiling_s else "",
         )
         model = CostModel(profile)
         ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]

@@ -65,6 +65,10 @@ def file_name(family: str, setting: Setting) -> str:
     steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
     parts = [setting.device, family, steps, f"b{setting.batch_size}", dtype]
     parts += [each.partition(":")[0] for each in setting.accelerate] + ["offload"] * setting.offload
+    parts += [f"s{setting.strength:g}"] if setting.strength is not None else []
+    parts += ["inpaint"] * setting.inpaint + ([Path(setting.control).name] if setting.control else [])
+    parts += [f"{setting.frames}frames"] if setting.frames else []
+    parts += ["compiled"] * setting.compiled
     # Only characters that every file system and shell takes as they are.
     safe = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")[:40] for part in parts)
     # Imported times have no device, family or dtype of their own; one word says so.

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.schema import PlannedDenoiser, Setting
+from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/picture/1"
 CHUNK = "tstitch"
@@ -61,6 +61,8 @@ class Provenance:
     """Denoiser -> digest of its weights or its pinned revision."""
     versions: dict[str, str]
     """Package -> version."""
+    files: tuple[GivenFile, ...] = ()
+    """Pictures that were drawn from and LoRAs, by name and digest."""
 
 
 def to_json(made: Provenance) -> str:
@@ -95,6 +97,7 @@ def parameters_text(made: Provenance) -> str:
         "Seed": str(made.seed),
         "Size": f"{setting.size}x{setting.size}",
         "Model": ">".join(dict.fromkeys(name for name, _ in made.allocation)),
+        **({"Denoising strength": f"{setting.strength:g}"} if setting.strength is not None else {}),
         "Index": str(made.index),
         "Stitching": " ".join(f"{name} {steps}" for name, steps in made.allocation),
         "Version": f"tstitch {made.versions['tstitch']}" if "tstitch" in made.versions else "tstitch",
@@ -148,16 +151,20 @@ def _contradictions(made: Provenance) -> list[str]:
         found.append(f"steps, sizes and counts must be between 1 and {MAX_STEPS}")
     if not 0 <= made.seed < 1 << 64 or not 0 <= made.index < 1 << 64:
         found.append("seed and index must be between 0 and 2^64")
+    if setting.strength is not None and not 0 < setting.strength <= 1:
+        found.append("strength must be above 0 and 1 at most")
+    if setting.frames is not None and not 0 < setting.frames <= MAX_STEPS:
+        found.append(f"frames must be between 1 and {MAX_STEPS}")
     if not 0 <= made.position < made.batch_size:
         found.append(f"position {made.position} is not in a batch of {made.batch_size}")
     if len(known) < len(made.denoisers):
         found.append("a denoiser is listed twice")
     if not {name for name, _ in made.allocation} <= known:
         found.append("the allocation has a denoiser that is not listed")
-    if sum(steps for _, steps in made.allocation) != setting.steps:
-        found.append(f"the allocation does not have {setting.steps} steps")
-    if sum(steps for _, steps in made.evaluations) != setting.steps:
-        found.append(f"the evaluations are not of {setting.steps} steps")
+    if sum(steps for _, steps in made.allocation) != setting.taken:
+        found.append(f"the allocation does not have {setting.taken} steps")
+    if sum(steps for _, steps in made.evaluations) != setting.taken:
+        found.append(f"the evaluations are not of {setting.taken} steps")
     return found
 
 

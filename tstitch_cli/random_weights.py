@@ -71,6 +71,13 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     return made(**parts)
 
 
+def controlnet(denoiser: Any, dtype: torch.dtype) -> nn.Module:
+    """A ControlNet for a built U-Net with random weights: ControlNets have the shapes of their U-Net's encoder."""
+    with init_empty_weights(include_buffers=False):
+        made = diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False)
+    return fill(made, dtype)
+
+
 def digest_of(entry: Entry) -> str:
     """What the fingerprint knows the weights of `entry` by: that they are random."""
     return RANDOM_WEIGHTS

@@ -15,6 +15,7 @@ from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.images import save_picture
+from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.provenance import Provenance
 from tstitch_cli.schema import RANDOM_WEIGHTS, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
@@ -113,13 +114,14 @@ def draw(
     negative_prompt: str | None,
     folder: Path,
     overwrite: bool,
+    given: Given = NOTHING,
 ) -> Iterator[Drawn]:
-    """Draws (index, prompt) `pictures` in batches of the setting's size, writing {index:06d}.png as each is done."""
+    """Draws (index, prompt) `pictures` in batches of the setting's size, each written as it is done: see `paths_of`."""
     _require_weights(family)
     size = work.setting.batch_size
     for start in range(0, len(pictures), size):
         indices, prompts = zip(*pictures[start : start + size], strict=True)
-        batch = Batch(tuple(prompts), tuple(indices), seed, negative_prompt)
+        batch = Batch(tuple(prompts), tuple(indices), seed, negative_prompt, given)
         trajectory = run(family, batch, work.turns(), clock)
         began = time.perf_counter()
         paths = write(family, work, batch, trajectory, folder, overwrite=overwrite)
@@ -134,6 +136,7 @@ def sweep(
     *,
     seed: int,
     negative_prompt: str | None,
+    given: Given = NOTHING,
 ) -> Iterator[Column]:
     """Draws `prompts` from the same noise at every fraction 0, .1 ... 1 of the smallest denoiser, the largest after it.
 
@@ -147,7 +150,7 @@ def sweep(
         seconds = 0.0
         for start in range(0, len(prompts), size):
             some = tuple(prompts[start : start + size])
-            batch = Batch(some, tuple(range(start, start + len(some))), seed, negative_prompt)
+            batch = Batch(some, tuple(range(start, start + len(some))), seed, negative_prompt, given)
             trajectory = run(family, batch, turns, clock)
             images += trajectory.images
             seconds += trajectory.total_s
@@ -157,19 +160,21 @@ def sweep(
 def _sweep_of(work: Work) -> list[Allocation]:
     """The eleven allocations of a sweep, the smallest denoiser's share growing from 0 to 1."""
     ends = (work.denoisers[0].name, work.denoisers[-1].name)
-    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps)) for tenth in range(11)]
+    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.taken)) for tenth in range(11)]
 
 
-def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:
-    """Draws the picture that `made` describes again, at its place in a batch of the size it was drawn in.
+def redraw(family: Family, made: Provenance, clock: Clock, given: Given = NOTHING) -> tuple[Image.Image, ...]:
+    """Draws the frames that `made` describes again (one of a still), at their place in a batch of the same size.
 
     The rest of the batch is filled with the picture itself: kernels may round differently for another batch size or
     position, but not for other neighbours.
     """
     _require_weights(family)
-    batch = Batch((made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt)
+    batch = Batch(
+        (made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt, given
+    )
     work = Work(made.denoisers, made.setting, made.evaluations, made.allocation)
-    return run(family, batch, work.turns(), clock).images[made.position]
+    return run(family, batch, work.turns(), clock).frames[made.position]
 
 
 def _require_weights(family: Family) -> None:
@@ -183,9 +188,9 @@ def _require_weights(family: Family) -> None:
 def write(
     family: Family, work: Work, batch: Batch, trajectory: Trajectory, folder: Path, *, overwrite: bool
 ) -> tuple[Path, ...]:
-    """Writes a call's pictures with their provenance; returns their paths."""
-    paths = tuple(picture_path(folder, index) for index in batch.indices)
-    for position, (path, image) in enumerate(zip(paths, trajectory.images, strict=True)):
+    """Writes a call's pictures with their provenance, a video frame by frame; returns their paths."""
+    paths: list[Path] = []
+    for position, frames in enumerate(trajectory.frames):
         made = Provenance(
             prompt=batch.prompts[position],
             negative_prompt=batch.negative_prompt,
@@ -196,15 +201,20 @@ def write(
             denoisers=work.denoisers,
             allocation=work.allocation,
             evaluations=work.evaluations,
-            batch_size=len(paths),
+            batch_size=len(batch.indices),
             position=position,
             weights=family.weights,
             versions=fingerprint.versions(),
+            files=(*batch.given.files, *family.loras),
         )
-        save_picture(path, image, made, overwrite=overwrite)
-    return paths
+        for path, image in zip(paths_of(folder, made.index, made.setting.frames), frames, strict=True):
+            save_picture(path, image, made, overwrite=overwrite)
+            paths.append(path)
+    return tuple(paths)
 
 
-def picture_path(folder: Path, index: int) -> Path:
-    """Where picture `index` goes."""
-    return folder / f"{index:06d}.png"
+def paths_of(folder: Path, index: int, frames: int | None) -> tuple[Path, ...]:
+    """Where picture `index` goes: 000007.png, the frames of a video to 000007-000.png, 000007-001.png and so on."""
+    if frames is None:
+        return (folder / f"{index:06d}.png",)
+    return tuple(folder / f"{index:06d}-{frame:03d}.png" for frame in range(frames))

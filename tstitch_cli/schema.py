@@ -41,6 +41,44 @@ class Setting:
     """What makes evaluations cheaper, with every parameter: `deepcache:interval=3:branch=0`; see accelerations.py."""
     offload: bool = False
     """Whether the parts wait in host memory and are on the device only in their turn."""
+    strength: float | None = None
+    """Image-to-image: the share of the steps that are taken, the last ones, from a noised picture; None from noise."""
+    inpaint: bool = False
+    """Only what a mask covers is drawn."""
+    control: str | None = None
+    """The ControlNet that steers the denoisers: a name of the zoo, a folder or a hub id."""
+    frames: int | None = None
+    """Of a video; None draws stills."""
+    compiled: bool = False
+    """The denoisers are compiled (torch.compile) before the first call."""
+
+    @property
+    def taken(self) -> int:
+        """The steps that are really taken, which an allocation shares out: int(steps * strength) in image-to-image."""
+        # A strength is written in decimals: 50 * 0.58 is meant to be 29, not 28.999...
+        return self.steps if self.strength is None else min(self.steps, int(self.steps * self.strength + 1e-6))
+
+    @property
+    def words(self) -> str:
+        """What is run, such as `50 steps of ddim` or `30 of 50 steps of ddim (strength 0.6), canny`."""
+        steps = f"{self.steps} steps of {self.scheduler}"
+        if self.strength is not None:
+            steps = f"{self.taken} of {steps} (strength {self.strength:g})"
+        more = ["inpainting"] * self.inpaint + ([self.control] if self.control else [])
+        more += ([f"{self.frames} frames"] if self.frames else []) + ["compiled"] * self.compiled
+        return ", ".join([steps, *more])
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that a picture is made from, as it was named, and what it is known by."""
+
+    kind: str
+    """`image`, `mask`, `control` or `lora`."""
+    path: str
+    digest: str
+    scale: float = 1.0
+    """How strongly a LoRA is applied."""
 
 
 @dataclass(frozen=True)

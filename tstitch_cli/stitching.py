@@ -19,6 +19,17 @@ from tstitch_cli.errors import UsageError
 
 _PRIVATE_HOOKS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_orig_mod"})
 """State that other libraries hang on one module; showing the host's as the switch's own would run it twice."""
+_OF_ALL = frozenset(
+    {
+        "set_attention_slice",
+        "set_attention_backend",
+        "reset_attention_backend",
+        "fuse_qkv_projections",
+        "unfuse_qkv_projections",
+        "_reset_stateful_cache",
+    }
+)
+"""Methods by which a pipeline changes how its denoiser computes: what it asks of one, all have to do."""
 
 
 class StepClock:
@@ -152,6 +163,14 @@ class StitchedDenoiser(nn.Module):
         finally:
             self.context = before
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles each denoiser in place, with `torch.compile`'s arguments.
+
+        Not the switch: who is next is no tensor, so a compiled switch would be compiled again at every step.
+        """
+        for stage in self._stages.children():
+            stage.compile(*args, **kwargs)
+
     def _assign(self) -> Sequence[int]:
         count = self._evaluations()
         if isinstance(self._allocation, str):
@@ -169,7 +188,13 @@ class StitchedDenoiser(nn.Module):
         except AttributeError:
             if name in _PRIVATE_HOOKS or name == "_stages":
                 raise
-            return getattr(self._stages[self._host], name)
+            found = getattr(self._stages[self._host], name)
+            return functools.partial(self._ask_all, name) if name in _OF_ALL else found
+
+    def _ask_all(self, method: str, *args: Any, **kwargs: Any) -> None:
+        for stage in self._stages:
+            if hasattr(stage, method):
+                getattr(stage, method)(*args, **kwargs)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:

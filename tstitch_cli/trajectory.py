@@ -12,8 +12,9 @@ from PIL import Image
 
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
-from tstitch_cli.devices import out_of_memory
+from tstitch_cli.devices import compiling, out_of_memory
 from tstitch_cli.errors import UsageError
+from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.stitching import planned_evaluations
 
 
@@ -25,17 +26,25 @@ class Batch:
     indices: tuple[int, ...]
     seed: int = 0
     negative_prompt: str | None = None
+    given: Given = NOTHING
+    """The pictures that all of them start from."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One call: its pictures, who took each evaluation, and where its seconds went."""
 
-    images: tuple[Image.Image, ...] = field(repr=False)
+    frames: tuple[tuple[Image.Image, ...], ...] = field(repr=False)
+    """The frames of every picture: one of a still, several of a video."""
     realised: tuple[str, ...]
     encode_s: float
     evaluations_s: tuple[float, ...]
     decode_s: float
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Every picture, a video by its first frame."""
+        return tuple(frames[0] for frames in self.frames)
 
     @property
     def total_s(self) -> float:
@@ -62,12 +71,12 @@ def run(
     """
     for bridge in family.bridges.values():
         bridge.strict = strict
-    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps)
+    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps, batch.given)
     generators = [noise_generator(batch.seed, index) for index in batch.indices]
     family.stitched.follow(allocation, lambda: planned_evaluations(family.pipeline))
     marks: list[Any] = []
     family.stitched.clock.boundary = lambda: marks.append(clock.mark())
-    with torch.inference_mode(), out_of_memory(family.setting):
+    with torch.inference_mode(), out_of_memory(family.setting), compiling(family.setting):
         began = clock.mark()
         output = family.pipeline(**arguments, generator=generators, output_type="pil")
         ended = clock.mark()
@@ -79,12 +88,18 @@ def run(
             hint="profile and plan again for the scheduler and the number of steps that it runs",
         )
     return Trajectory(
-        images=tuple(output.images),
+        frames=_frames(output),
         realised=realised,
         encode_s=seconds[0],
         evaluations_s=tuple(seconds[1:-1]),
         decode_s=seconds[-1],
     )
+
+
+def _frames(output: Any) -> tuple[tuple[Image.Image, ...], ...]:
+    if "frames" in output:
+        return tuple(tuple(frames) for frames in output.frames)
+    return tuple((image,) for image in output.images)
 
 
 def noise_generator(seed: int, index: int) -> torch.Generator:

@@ -108,7 +108,7 @@ def show(made: Plan) -> None:
 
     setting, row = made.setting, made.rows[made.chosen]
     talk.print(
-        f"{_safe(made.family)}: {setting.steps} steps of {_safe(setting.scheduler)}, batch of {setting.batch_size}; "
+        f"{_safe(made.family)}: {_safe(setting.words)}, batch of {setting.batch_size}; "
         f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
         f"sought: {_safe(made.objective.replace('_', ' '))}"
     )

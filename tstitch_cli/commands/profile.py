@@ -35,6 +35,20 @@ def profile(
     batch_size: Annotated[int | None, typer.Option(help="Pictures a call.", min=1)] = None,
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Image-to-image: the share of the steps taken, from a noised picture; such as 0.6."),
+    ] = None,
+    inpaint: Annotated[
+        bool, typer.Option("--inpaint", help="Draw only what a mask covers; at --strength 1 unless given.")
+    ] = False,
+    control: Annotated[
+        str | None, typer.Option(help="Steer by a ControlNet: canny, depth ..., a folder or a hub id.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a video.", min=1)] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile every denoiser (torch.compile); the time of it is load time.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
     embeddings: Annotated[
         str, typer.Option(help="Whose text encoder the prompts of a denoiser go through: the large one's, or its own.")
@@ -88,6 +102,7 @@ def profile(
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
+    from tstitch_cli.zoo.tasks import frames as frames_of
 
     tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
     if scheduler is not None:
@@ -111,8 +126,15 @@ def profile(
         embeddings=own,
         accelerate=accelerations.parse(accelerate) if accelerate is not None else (),
         offload=offload,
+        strength=1.0 if inpaint and strength is None else strength,
+        inpaint=inpaint,
+        control=control,
+        frames=frames_of(entries[-1], frames),
+        compiled=compiled,
     )
     check_setting(entries, setting)
+    if control is not None:
+        zoo.check_control(control, entries)
     vram_bytes = None if vram is None else parse_bytes(vram)
     residency.check(setting, vram_bytes)
     if vram_bytes is not None:
@@ -153,6 +175,7 @@ def measure_and_save(
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
+        from tstitch_cli.inputs import blank
         from tstitch_cli.profile import Effort, measure
         from tstitch_cli.quantities import shown_bytes
         from tstitch_cli.residency import load_within, peak_of
@@ -167,7 +190,7 @@ def measure_and_save(
                 how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
                 talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
         prompts = family.example_prompts(setting.batch_size)
-        batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
+        batch = Batch(prompts, tuple(range(setting.batch_size)), seed, given=blank(setting))
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)
     _save(made, path, overwrite=overwrite)
     return made
@@ -259,7 +282,7 @@ def show(made: Profile) -> None:
 
     setting = made.setting
     talk.print(
-        f"{escape(made.family)}: {setting.steps} steps of {escape(setting.scheduler)}, batch of {setting.batch_size}, "
+        f"{escape(made.family)}: {escape(setting.words)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
     )
     table = Table(box=box.SIMPLE_HEAD)
@@ -276,7 +299,7 @@ def show(made: Profile) -> None:
             f"{d.last_s.mean * 1e3:.2f}",
             f"+{d.switch_s.mean * 1e3:.2f}",
             f"{d.peak_memory_bytes / 2**20:.0f} MB" if d.peak_memory_bytes else "-",
-            f"{model.mean_s(((d.name, setting.steps),)):.3f} s",
+            f"{model.mean_s(((d.name, setting.taken),)):.3f} s",
         )
     # A table wider than the terminal runs on into the next line rather than losing its figures.
     Console(width=max(out.width, WIDTH), highlight=False).print(table)
@@ -290,6 +313,8 @@ def show(made: Profile) -> None:
         return
     if made.fingerprint is not None and made.fingerprint.random:
         talk.print("measured with random weights: these times hold for the real ones, and nothing can be drawn by them")
+    if made.notes:
+        talk.print(escape(made.notes))
     if setting.device == "cpu":
         talk.print("measured on the CPU: torch sees no accelerator here, or was told not to use it")
     talk.print(
@@ -314,7 +339,7 @@ def _show_agreement(made: Profile) -> None:
 
     if made.agreement is None:
         return
-    steps = made.setting.steps
+    steps = made.setting.taken
     shown = [0, steps // 4, steps // 2, 3 * steps // 4, steps - 1]
     for name, close in made.agreement.denoisers.items():
         cosines = ", ".join(f"{close.cosine[t]:.4f}" for t in dict.fromkeys(shown))

@@ -9,12 +9,13 @@ import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schema import MAX_SEED, Plan, Row
+from tstitch_cli.schema import MAX_SEED, GivenFile, Plan, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tstitch_cli.denoisers import Family
+    from tstitch_cli.inputs import Given
     from tstitch_cli.sample import Work
     from tstitch_cli.zoo.entry import Entry
 
@@ -29,6 +30,15 @@ def sample(
     count: Annotated[int, typer.Option(help="Pictures of each prompt.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Noise comes from it and the index alone.", min=0, max=MAX_SEED)] = 0,
     negative_prompt: Annotated[str | None, typer.Option(help="What to keep out (text families).")] = None,
+    image: Annotated[Path | None, typer.Option(help="The picture to start from (a plan made with --strength).")] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where to draw (a plan made with --inpaint).")] = None,
+    control: Annotated[
+        str | None, typer.Option(metavar="NAME=FILE", help="The control image (a plan made with --control NAME).")
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH[:SCALE]", help="Merge a LoRA into the largest denoiser; may be given again."),
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("pictures"),
     row: Annotated[int | None, typer.Option(help="Run this row of the table instead of the chosen one.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet of the pictures.")] = False,
@@ -47,7 +57,7 @@ def sample(
     Pictures are named by their index, 000000.png and so on; `tstitch show` tells how one was made.
     """
     if again is not None:
-        if prompt or prompts_file or grid or sweep or dry_run or row is not None:
+        if any((prompt, prompts_file, grid, sweep, dry_run, row is not None, image, mask, control, lora)):
             raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
         _again(again, folder, overwrite=overwrite, allow_stale=allow_stale)
         return
@@ -58,7 +68,11 @@ def sample(
     chosen = _row(plan, row)
     if sweep and (grid or count > 1):
         raise UsageError("--sweep draws one sheet and no pictures", hint="leave --grid and --count out")
-    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
+    from tstitch_cli import inputs
+    from tstitch_cli.lora import read as read_loras
+
+    given, loras = inputs.read(plan.setting, image, mask, control), read_loras(lora or [])
+    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep, frames=plan.setting.frames)
     if dry_run:
         _refuse(plan, chosen, prompts, negative_prompt, targets, sweep=sweep, overwrite=overwrite)
         _announce(plan, chosen, 11 if sweep else 1, len(prompts) * count)
@@ -75,6 +89,8 @@ def sample(
         sweep=sweep,
         overwrite=overwrite,
         allow_stale=allow_stale,
+        given=given,
+        loras=loras,
     )
 
 
@@ -91,37 +107,45 @@ def draw_plan(
     sweep: bool,
     overwrite: bool,
     allow_stale: bool,
+    given: Given | None = None,
+    loras: tuple[GivenFile, ...] = (),
 ) -> None:
     """Loads what `plan` needs, draws and reports; everything that can be refused is refused before loading."""
     from dataclasses import replace
 
+    from tstitch_cli.inputs import NOTHING
     from tstitch_cli.sample import check_fingerprint, jobs, warm_up, work_of
 
-    work, pictures = work_of(plan, row), jobs(prompts, count)
-    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
+    work, pictures, given = work_of(plan, row), jobs(prompts, count), given or NOTHING
+    targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep, frames=plan.setting.frames)
     entries = _refuse(plan, row, prompts, negative_prompt, targets, sweep=sweep, overwrite=overwrite)
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.devices import resolve_device
+        from tstitch_cli.lora import merge
         from tstitch_cli.trajectory import Batch
 
         resolve_device(plan.setting.device)
         if not allow_stale:
             check_fingerprint(plan, entries, plan.setting.device)
-        family = load(entries, plan.setting)
+        family = merge(load(entries, plan.setting), loras)
         clock = clock_for(family.device)
         first = pictures[: plan.setting.batch_size]
-        batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt)
-        bar("warming up", 0.0)
+        batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt, given)
+        doing = "compiling and warming up" if plan.setting.compiled else "warming up"
+        bar(doing, 0.0)
         ends = ((plan.denoisers[0].name, 1), (plan.denoisers[-1].name, 1))
         warm_s = warm_up(family, replace(work, allocation=ends) if sweep else work, batch, clock)
-    talk.print(f"warm-up {warm_s:.2f} s, not in the times below")
+    compiled = " with compiling" if plan.setting.compiled else ""
+    talk.print(f"warm-up{compiled} {warm_s:.2f} s, not in the times below")
     if sweep:
-        _sweep(plan, work, family, prompts, seed, negative_prompt, folder, overwrite=overwrite)
+        _sweep(plan, work, family, prompts, seed, negative_prompt, folder, given, overwrite=overwrite)
         return
-    _draw(plan, row, work, family, prompts, pictures, seed, negative_prompt, folder, grid=grid, overwrite=overwrite)
+    _draw(
+        plan, row, work, family, prompts, pictures, seed, negative_prompt, folder, given, grid=grid, overwrite=overwrite
+    )
 
 
 def _draw(
@@ -134,6 +158,7 @@ def _draw(
     seed: int,
     negative_prompt: str | None,
     folder: Path,
+    given: Given,
     *,
     grid: bool,
     overwrite: bool,
@@ -155,6 +180,7 @@ def _draw(
             negative_prompt=negative_prompt,
             folder=folder,
             overwrite=overwrite,
+            given=given,
         ):
             images += drawn.images
             if len(drawn.images) == full:
@@ -199,6 +225,7 @@ def _sweep(
     seed: int,
     negative_prompt: str | None,
     folder: Path,
+    given: Given,
     *,
     overwrite: bool,
 ) -> None:
@@ -212,7 +239,7 @@ def _sweep(
     with steps_bar() as bar:
         bar(f"{small} for the first 0 %", 0.0)
         for column in sweep(
-            family, work, prompts, clock_for(family.device), seed=seed, negative_prompt=negative_prompt
+            family, work, prompts, clock_for(family.device), seed=seed, negative_prompt=negative_prompt, given=given
         ):
             columns.append(column.images)
             labels.append(f"{column.fraction:.0%}")
@@ -225,14 +252,18 @@ def _sweep(
 
 
 def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> None:
-    from tstitch_cli import provenance
+    from tstitch_cli import inputs, provenance
     from tstitch_cli.files import refuse_existing
     from tstitch_cli.images import save_picture
-    from tstitch_cli.sample import entries_of, picture_path
+    from tstitch_cli.lora import again as loras_again
+    from tstitch_cli.lora import merge
+    from tstitch_cli.sample import entries_of, paths_of
 
     made = provenance.read(png)
-    target = picture_path(folder, made.index)
-    refuse_existing(target, overwrite=overwrite)
+    targets = paths_of(folder, made.index, made.setting.frames)
+    for target in targets:
+        refuse_existing(target, overwrite=overwrite)
+    given, loras = inputs.again(made.setting, made.files, str(png)), loras_again(made.files, str(png))
     entries = entries_of(made.denoisers)
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
@@ -243,13 +274,14 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
         from tstitch_cli.sample import redraw
 
         resolve_device(made.setting.device)
-        family = load(entries, made.setting)
+        family = merge(load(entries, made.setting), loras)
         if not allow_stale:
             require_same_weights(made.weights, family.weights, str(png))
         bar("drawing", 0.5)
-        image = redraw(family, made, clock_for(family.device))
-    save_picture(target, image, made, overwrite=overwrite)
-    out.print(str(target), markup=False)
+        frames = redraw(family, made, clock_for(family.device), given)
+    for target, image in zip(targets, frames, strict=True):
+        save_picture(target, image, made, overwrite=overwrite)
+        out.print(str(target), markup=False)
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:
@@ -287,13 +319,16 @@ def _announce(plan: Plan, row: Row, columns: int, pictures: int) -> None:
     out.print(f"predicted: {row.time_s.mean:.3f} s a call, 95 % of calls within {row.time_s.p95:.3f} s")
 
 
-def targets_of(prompts: list[str], count: int, folder: Path, *, grid: bool, sweep: bool) -> list[Path]:
+def targets_of(
+    prompts: list[str], count: int, folder: Path, *, grid: bool, sweep: bool, frames: int | None = None
+) -> list[Path]:
     """Every file that drawing writes."""
-    from tstitch_cli.sample import jobs, picture_path
+    from tstitch_cli.sample import jobs, paths_of
 
     if sweep:
         return [folder / "sweep.png"]
-    return [picture_path(folder, index) for index, _ in jobs(prompts, count)] + [folder / "grid.png"] * grid
+    pictures = [path for index, _ in jobs(prompts, count) for path in paths_of(folder, index, frames)]
+    return pictures + [folder / "grid.png"] * grid
 
 
 def _refuse(

@@ -64,7 +64,7 @@ def _facts(made: Provenance) -> list[tuple[str, str]]:
         facts.append(("" if i else "denoisers", f"{name}: {which}, from {sources[name]}"))
         first += steps
     facts += [
-        ("setting", f"{setting.steps} steps of {setting.scheduler}, guidance {setting.guidance:g}"),
+        ("setting", f"{setting.words}, guidance {setting.guidance:g}"),
         ("", f"{setting.size} x {setting.size} px, {setting.dtype} on {setting.device}"),
         ("versions", ", ".join(f"{package} {version}" for package, version in made.versions.items()) or "not known"),
     ]

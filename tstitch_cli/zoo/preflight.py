@@ -9,6 +9,7 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace
+from tstitch_cli.zoo.tasks import check_task
 
 _HINT = "`tstitch zoo` shows which denoisers belong to one family"
 
@@ -78,6 +79,7 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
             f"{host.name} draws {host.defaults.size} px pictures and no others, {setting.size} px were asked for",
             hint="leave --size out",
         )
+    check_task(host, setting)
     if setting.size % host.latent_space.downscale:
         raise UsageError(
             f"{setting.size} px is not a multiple of {host.latent_space.downscale}, the size of a latent pixel",

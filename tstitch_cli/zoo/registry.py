@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import architectures, folders
+from tstitch_cli.zoo import architectures, controls, folders
 from tstitch_cli.zoo.architectures import ArchitectureFacts
+from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
 SCHEMA = "tstitch/zoo/1"
@@ -68,6 +69,7 @@ class ZooFile:
 
     families: dict[str, FamilyFacts] = field(default_factory=dict)
     denoisers: dict[str, DenoiserFacts] = field(default_factory=dict)
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Zoo:
 
     entries: dict[str, Entry]
     remarks: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
+    """The ControlNets that have names; where one has it twice, the last counts."""
 
     @classmethod
     def load(cls) -> Zoo:
@@ -86,18 +90,20 @@ class Zoo:
         """
         families: dict[str, FamilyFacts] = {}
         entries: dict[str, Entry] = {}
+        named: tuple[Control, ...] = ()
         for path in sorted(BUNDLED.parent.glob("*.yaml")):
             file = _read(path, families, entries)
             families |= file.families
             entries |= _entries(file, families, entries, path)
+            named += file.controls
         own = user_file()
         if own is None:
-            return cls(entries)
+            return cls(entries, controls=named)
         file = _read(own, families, entries)
         added = _entries(file, families | file.families, entries, own)
         replaced = [name for name in added if name in entries]
         remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
-        return cls(entries | added, remarks)
+        return cls(entries | added, remarks, named + file.controls)
 
     def resolve(self, name: str) -> Entry:
         """The entry for a zoo name, else for a local diffusers folder, else for a hub id (`owner/name[@revision]`).
@@ -136,6 +142,10 @@ class Zoo:
             pinned = denoiser.source.startswith("hub:") and denoiser.revision is not None
             entry = self.resolve(f"{denoiser.source}@{denoiser.revision}" if pinned else denoiser.source)
         return replace(entry, name=denoiser.name, revision=denoiser.revision or entry.revision)
+
+    def check_control(self, name: str, entries: Sequence[Entry]) -> None:
+        """Returns where the ControlNet that `name` stands for fits all of `entries`; raises UsageError elsewhere."""
+        controls.check(controls.resolve(self.controls, name, entries[-1]), entries)
 
     def _with_known_space(self, entry: Entry) -> Entry:
         """A latent space that the zoo knows is called by the zoo's name."""
@@ -185,6 +195,9 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
             if family.pipeline not in folders.PIPELINES:
                 yield ("families", name, "pipeline"), f"cannot be stitched, these can: {', '.join(folders.PIPELINES)}"
             yield from _faults(("families", name), family)
+        for index, control in enumerate(file.controls):
+            if not _SOURCE.fullmatch(control.source):
+                yield ("controls", index, "source"), _WANTED_SOURCE
         for name, denoiser in file.denoisers.items():
             place = ("denoisers", name)
             if denoiser.family not in families:
