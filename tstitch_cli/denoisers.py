@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import components, schedulers
+from tstitch_cli import components, hub, schedulers
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
-from tstitch_cli.zoo.entry import Entry, class_numbers
+from tstitch_cli.zoo.entry import Entry, class_numbers, largest
 from tstitch_cli.zoo.preflight import check, check_setting
 
 
@@ -80,7 +80,8 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
     _quiet()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
-    host = _largest(entries)
+    entries = tuple(hub.pinned(entry) for entry in entries)
+    host = largest(entries)
     with out_of_memory(setting):
         loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
         pipeline = components.pipeline(host, loaded[host.name], dtype)
@@ -88,15 +89,8 @@ def load(entries: Sequence[Entry], setting: Setting) -> Family:
         pipeline.set_progress_bar_config(disable=True)
         stitched = stitch(pipeline, host.component, loaded, host.name)
         pipeline.to(device)
-    found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
-    return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
-
-
-def _largest(entries: Sequence[Entry]) -> Entry:
-    """By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled."""
-    if any(entry.parameters is None for entry in entries):
-        return entries[-1]
-    return max(entries, key=lambda entry: entry.parameters or 0)
+    weights = {entry.name: components.digest_of(entry) for entry in entries}
+    return Family(entries, weights, loaded, pipeline, stitched, setting, device)
 
 
 def _quiet() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint
+from tstitch_cli import components, fingerprint, hub
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
@@ -77,7 +77,7 @@ def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
                 f"{denoiser.name} is only a name with a time, so there is nothing to draw with",
                 hint="plans made from --from-times or reference profiles are for looking at; profile real denoisers",
             )
-    return [zoo.planned(denoiser) for denoiser in planned]
+    return [hub.pinned(zoo.planned(denoiser)) for denoiser in planned]
 
 
 def check_fingerprint(plan: Plan, entries: Sequence[Entry], device: str) -> None:

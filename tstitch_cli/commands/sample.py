@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import MAX_SEED, Plan, Row
 
@@ -36,6 +37,7 @@ def sample(
         bool, typer.Option("--sweep", help="Draw the same noise at every fraction 0 ... 1 into sweep.png instead.")
     ] = False,
     again: Annotated[Path | None, typer.Option("--from", help="Draw the picture in this PNG again.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing from the hub: use what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn and how long it takes.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     allow_stale: Annotated[
@@ -46,6 +48,10 @@ def sample(
 
     Pictures are named by their index, 000000.png and so on; `tstitch show` tells how one was made.
     """
+    if offline:
+        from tstitch_cli import hub
+
+        hub.go_offline()
     if again is not None:
         if prompt or prompts_file or grid or sweep or dry_run or row is not None:
             raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
@@ -110,7 +116,7 @@ def draw_plan(
         resolve_device(plan.setting.device)
         if not allow_stale:
             check_fingerprint(plan, entries, plan.setting.device)
-        family = load(entries, plan.setting)
+        family = load(fetch_missing(entries, plan.setting.dtype, bar), plan.setting)
         clock = clock_for(family.device)
         first = pictures[: plan.setting.batch_size]
         batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt)
@@ -235,6 +241,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     refuse_existing(target, overwrite=overwrite)
     entries = entries_of(made.denoisers)
     with steps_bar() as bar:
+        entries = fetch_missing(entries, made.setting.dtype, bar)
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
