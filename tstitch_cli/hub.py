@@ -138,10 +138,13 @@ def parameters(repository: str, commit: str, subfolder: str) -> int | None:
     if offline():
         return None
     files = needed.denoiser_files(_listing(repository, commit), subfolder, "float32", repository)
-    weights = [path for path in files if path.endswith(".safetensors")]
-    with telling(repository, commit, f"{subfolder}/{needed.CONFIG}"):
-        headers = [_api().parse_safetensors_file_metadata(repository, path, revision=commit) for path in weights]
-        return sum(count for header in headers for count in header.parameter_count.values())
+    counted = 0
+    for path in files:
+        if path.endswith(".safetensors"):
+            with telling(repository, commit, path):
+                header = _api().parse_safetensors_file_metadata(repository, path, revision=commit)
+            counted += sum(header.parameter_count.values())
+    return counted
 
 
 def missing(entries: Sequence[Entry], host: Entry, dtype: str) -> list[Missing]:

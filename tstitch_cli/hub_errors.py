@@ -57,14 +57,22 @@ def _told(error: Exception, repository: str, revision: str | None, path: str | N
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     page = f"{constants.ENDPOINT}/{repository}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    refused = response is not None and "credentials" in response.headers.get("X-Error-Message", "")
     if isinstance(error, errors.GatedRepoError):
         return UsageError(
             f"{repository}: is gated, and its terms are not accepted by the account of HF_TOKEN, or no token is set",
             hint=f"accept its terms at {page} and set HF_TOKEN to your access token ({constants.ENDPOINT}/settings/"
             "tokens)",
         )
-    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+    if status == 401 and refused:
+        return UsageError(
+            f"{repository}: the hub does not accept the access token",
+            hint=f"set HF_TOKEN to a valid one ({constants.ENDPOINT}/settings/tokens), or unset it for public models",
+        )
+    # The hub does not tell those who may not see a repository from those who mistyped its name.
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)) or status == 401:
         return UsageError(
             f"{repository}: there is no such model on the hub, or it is private",
             hint="check the spelling; for a private model set HF_TOKEN to your access token",
@@ -78,11 +86,6 @@ def _told(error: Exception, repository: str, revision: str | None, path: str | N
     if isinstance(error, errors.EntryNotFoundError):
         return BadFileError(
             f"{repository}: has no {what}", hint=f"it is no diffusers pipeline repository; {_WITHOUT_INDEX}"
-        )
-    if status == 401:
-        return UsageError(
-            f"{repository}: the hub does not accept the access token",
-            hint=f"set HF_TOKEN to a valid one ({constants.ENDPOINT}/settings/tokens), or unset it for public models",
         )
     if status == 403:
         return UsageError(

@@ -171,6 +171,8 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
     component = _read(fetch(f"{kind.component}/config.json"))
     autoencoder = _read(fetch("vae/config.json"))
     scheduler = _read(fetch("scheduler/scheduler_config.json"))
+    for config in (component, autoencoder, scheduler):
+        allowed.refuse_code(config.values, config.name)
     space = _latent_space(autoencoder)
     packed = 4 if pipeline == "FluxPipeline" else 1  # Flux sees 2 x 2 latent pixels as one
     if component.count("in_channels") != space.channels * packed:
