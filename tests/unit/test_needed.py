@@ -60,9 +60,9 @@ def test_only_what_a_denoiser_needs() -> None:
     paths += ["config.json", PLAIN, "unet2/config.json"]
     assert needed.denoiser_files(paths, "unet", "float32", "me/it") == ["unet/config.json", f"unet/{PLAIN}"]
     assert needed.denoiser_files(paths, "", "float32", "me/it") == ["config.json", PLAIN]
-    with pytest.raises(BadFileError, match="me/it: has no vae/config.json"):
+    with pytest.raises(BadFileError, match=r"me/it: has no vae/config\.json"):
         needed.denoiser_files(paths, "vae", "float32", "me/it")
-    with pytest.raises(BadFileError, match="me/it, unet: has its weights only as model.ckpt") as caught:
+    with pytest.raises(BadFileError, match=r"me/it, unet: has its weights only as model\.ckpt") as caught:
         needed.denoiser_files(["unet/config.json", "unet/model.ckpt"], "unet", "float32", "me/it")
     assert "save_pretrained" in str(caught.value.hint)
 
