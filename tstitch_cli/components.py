@@ -68,10 +68,13 @@ def _part(entry: Entry, folder: Path, part: allowed.Part, dtype: torch.dtype) ->
     config = folder / needed.CONFIG
     allowed.refuse_code(strict_json.read(config), str(config))
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
-    if part.library in ("diffusers", "transformers"):
-        kind = getattr(import_module(part.library), part.model)
-    else:
-        kind = getattr(import_module(f"diffusers.pipelines.{part.library}"), part.model)
+    of_library = part.library in ("diffusers", "transformers")
+    module = import_module(part.library if of_library else f"diffusers.pipelines.{part.library}")
+    kind = getattr(module, part.model, None)
+    if kind is None:
+        raise BadFileError(
+            f"{entry.name}: the {part.library} that is installed has no {part.model}", hint="upgrade the package"
+        )
     with _loading(entry, folder):
         return kind.from_pretrained(
             str(folder),
@@ -108,7 +111,9 @@ def _loading(entry: Entry, folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            raise  # such as running out of memory, which is told elsewhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
             f"its files may be damaged: delete {cached} and run again to fetch them anew"

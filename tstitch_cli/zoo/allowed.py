@@ -48,8 +48,8 @@ _MODELS = {
 _WITHOUT_WEIGHTS = {
     "diffusers": re.compile(r"[A-Z]\w*Scheduler", re.ASCII),
     "transformers": re.compile(
-        r"(?:Bert|CLIP|Gemma|Llama|Qwen2|T5|PreTrained)Tokenizer(?:Fast)?|(?:CLIP|Siglip)ImageProcessor"
-        r"|CLIPFeatureExtractor|Qwen2_5_VLProcessor|PixtralProcessor",
+        r"(?:Bert|CLIP|Gemma|Llama|Qwen2|T5|PreTrained)Tokenizer(?:Fast)?|TokenizersBackend"
+        r"|(?:CLIP|Siglip)ImageProcessor(?:Fast|Pil)?|CLIPFeatureExtractor|Qwen2_5_VLProcessor|PixtralProcessor",
         re.ASCII,
     ),
 }
