@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,6 +102,40 @@ def sd_pipeline(unet: nn.Module) -> StableDiffusionPipeline:
             requires_safety_checker=False,
         )
     )
+
+
+def text_parts(folder: Path) -> dict[str, Any]:
+    """A CLIP text encoder and tokenizer of a few words."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
+
+
+def sd_folders(root: Path) -> Path:
+    """`root` with `large` and `small`: whole Stable Diffusion pipelines whose U-Nets differ in width."""
+    parts = text_parts(root)
+    for name, unet in (("small", tiny_unet(1)), ("large", tiny_unet(2, block_out_channels=(32, 64)))):
+        pipeline = sd_pipeline(unet)
+        pipeline.register_modules(**parts)
+        pipeline.save_pretrained(root / name)
+    return root
 
 
 def _quiet(pipeline: Any) -> Any:

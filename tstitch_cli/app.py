@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
@@ -46,6 +47,7 @@ app.command("plan")(plan)
 app.command("sample")(sample)
 app.command("show")(show)
 app.command("zoo")(zoo)
+app.command("fetch")(fetch)
 app.command("train")(train)
 
 

@@ -3,59 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from torch import nn
 
+from tstitch_cli import hub, strict_json
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.zoo import allowed, folders, needed
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import path_of
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
-    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone."""
-    where, revision = _location(entry.source, entry.revision)
-    with _loading(entry):
+    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone.
+
+    Raises:
+        UsageError: its config names code, or a class that cannot be stitched.
+        BadFileError: its config or weights are missing, broken or no safetensors, or cannot be fetched.
+    """
+    folder = _denoiser_folder(entry, dtype)
+    folders.refuse_foreign_denoiser(folder / needed.CONFIG)
+    weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
+    with _loading(entry, folder):
         model = diffusers.AutoModel.from_pretrained(
-            where, subfolder=entry.subfolder or None, revision=revision, torch_dtype=dtype, use_safetensors=True
+            str(folder), variant=weights.variant, torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
-    if not isinstance(model, nn.Module):
-        raise BadFileError(f"{entry.name}: {type(model).__name__} is no denoiser of diffusers")
     return model.eval().requires_grad_(False)
 
 
 def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
-    """The pipeline of `entry` around a loaded denoiser."""
-    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
-    with _loading(entry):
+    """The pipeline of `entry` around a loaded denoiser.
+
+    Raises:
+        UsageError: a part of it is of a class that is not allowed.
+        BadFileError: a part is missing, broken or no safetensors, or cannot be fetched.
+    """
+    folder, parts = _parts(entry, dtype)
+    models = {name: _part(entry, folder / name, part, dtype) for name, part in parts.items() if part.has_weights}
+    with _loading(entry, folder):
         return pipeline_class(entry.pipeline).from_pretrained(
-            where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: loaded}
+            str(folder),
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            **models,
+            **{entry.component: loaded},
+        )
+
+
+def _parts(entry: Entry, dtype: torch.dtype) -> tuple[Path, dict[str, allowed.Part]]:
+    """The folder of the entry's pipeline on this disk, and the parts that its index names besides the denoiser."""
+    folder = hub.parts_folder(entry, _name(dtype)) if hub.place(entry.parts) else path_of(entry.parts)
+    index = folder / needed.INDEX
+    return folder, allowed.parts(strict_json.read(index), str(index), besides=entry.component)
+
+
+def _part(entry: Entry, folder: Path, part: allowed.Part, dtype: torch.dtype) -> Any:
+    """A model of the pipeline, of the class that its index names.
+
+    Each is loaded by itself because each has its own variants: diffusers takes one for all of a pipeline, and a file
+    of that variant in another format than safetensors for what was meant.
+    """
+    config = folder / needed.CONFIG
+    allowed.refuse_code(strict_json.read(config), str(config))
+    weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
+    of_library = part.library in ("diffusers", "transformers")
+    module = import_module(part.library if of_library else f"diffusers.pipelines.{part.library}")
+    kind = getattr(module, part.model, None)
+    if kind is None:
+        raise BadFileError(
+            f"{entry.name}: the {part.library} that is installed has no {part.model}", hint="upgrade the package"
+        )
+    with _loading(entry, folder):
+        return kind.from_pretrained(
+            str(folder),
+            variant=weights.variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **{"torch_dtype" if part.library == "diffusers" else "dtype": dtype},
         )
 
 
 def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
     """The pipeline of `entry` with its text encoders and nothing else that has weights."""
-    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
-    absent: dict[str, Any] = {entry.component: None, "vae": None}
-    made = pipeline_class(entry.pipeline)
-    if "safety_checker" in inspect.signature(made.__init__).parameters:
-        absent |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    with _loading(entry):
-        return made.from_pretrained(where, revision=revision, torch_dtype=dtype, use_safetensors=True, **absent)
+    folder, parts = _parts(entry, dtype)
+    models = {
+        name: _part(entry, folder / name, part, dtype) if name.startswith("text_encoder") else None
+        for name, part in parts.items()
+        if part.has_weights
+    }
+    with _loading(entry, folder):
+        return pipeline_class(entry.pipeline).from_pretrained(
+            str(folder), local_files_only=True, **models, **{entry.component: None}
+        )
 
 
 def controlnet(control: Control, dtype: torch.dtype) -> Any:
     """The ControlNet in eval mode, from safetensors alone; raises BadFileError where it cannot be loaded."""
-    where, revision = _location(control.source, control.revision)
-    with _loading(control):
+    folder = _denoiser_folder(control, dtype)
+    allowed.refuse_code(strict_json.read(folder / needed.CONFIG), str(folder / needed.CONFIG))
+    weights = needed.weights_in(folder, _name(dtype), f"{control.name}, {folder}")
+    with _loading(control, folder):
         net = diffusers.ControlNetModel.from_pretrained(
-            where, revision=revision, torch_dtype=dtype, use_safetensors=True
+            str(folder), variant=weights.variant, torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
     return net.eval().requires_grad_(False)
 
@@ -69,47 +126,49 @@ def pipeline_class(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _location(source: str, revision: str | None) -> tuple[str, str | None]:
-    """What `from_pretrained` is given: a folder, or a hub repository with its revision."""
-    if source.startswith("hub:"):
-        return source.removeprefix("hub:"), revision
-    return str(path_of(source)), None
+def _denoiser_folder(entry: Entry | Control, dtype: torch.dtype) -> Path:
+    if hub.place(entry.source):
+        return hub.denoiser_folder(entry, _name(dtype))
+    return path_of(entry.source) / entry.subfolder
 
 
-def revision_of(entry: Entry, loaded: nn.Module) -> str | None:
-    """The pinned revision of a hub entry, else the commit it was resolved to."""
-    if not entry.source.startswith("hub:"):
-        return None
-    resolved = getattr(getattr(loaded, "config", None), "_commit_hash", None)
-    return entry.revision or resolved
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @contextmanager
-def _loading(entry: Entry | Control) -> Iterator[None]:
-    """Tells of missing, broken or unreachable weights in one sentence."""
+def _loading(entry: Entry | Control, folder: Path) -> Iterator[None]:
+    """Tells of missing or broken weights in one sentence."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            raise  # such as running out of memory, which is told elsewhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
-            "check the network and the repository's name, and set HF_TOKEN where it is gated"
-            if entry.source.startswith("hub:")
+            f"its files may be damaged: delete {cached} and run again to fetch them anew"
+            if (cached := hub.cached_at(folder))
             else "reinstall tstitch"
             if entry.source.startswith("bundled:")
             else "the folder needs a diffusers config and safetensors weights"
         )
-        raise BadFileError(f"{entry.name} cannot be loaded from {entry.source}: {first}", hint=hint) from error
+        raise BadFileError(f"{entry.name} cannot be loaded from {folder}: {first}", hint=hint) from error
 
 
 def digest_of(entry: Entry) -> str:
-    """What the fingerprint knows a denoiser's weights by: a hub entry's revision, else a digest of its files."""
-    if entry.source.startswith("hub:"):
-        return entry.revision or "unpinned"
+    """What the fingerprint knows a denoiser's weights by: a hub entry's commit, else a digest of its files.
+
+    Where the parts of its pipeline are another hub repository's, the commit of that one stands beside it.
+    """
+    of_parts = hub.place(entry.parts) if entry.parts != entry.source else None
+    beside = f"+{of_parts[1]}" if of_parts else ""
+    if hub.place(entry.source):
+        return f"{entry.revision or 'unpinned'}{beside}"
     sha = hashlib.sha256()
     for file in sorted((path_of(entry.source) / entry.subfolder).glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 sha.update(block)
-    return sha.hexdigest()[:16]
+    return sha.hexdigest()[:16] + beside

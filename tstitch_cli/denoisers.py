@@ -12,14 +12,14 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import caches, components, embeddings, offload, running, schedulers, tasks
+from tstitch_cli import caches, components, embeddings, hub, offload, running, schedulers, tasks
 from tstitch_cli import random_weights as unloaded
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
-from tstitch_cli.zoo.entry import Entry, class_numbers
+from tstitch_cli.zoo.entry import Entry, class_numbers, largest
 from tstitch_cli.zoo.preflight import check, check_setting
 
 EXAMPLES = (
@@ -65,7 +65,7 @@ class Family:
     @property
     def host(self) -> Entry:
         """The entry that the pipeline, its autoencoder and its text encoders are of."""
-        return _largest(self.entries)
+        return largest(self.entries)
 
     def embedding_of(self, name: str) -> str | None:
         """The denoiser whose text encoder the prompts of denoiser `name` go through; None where there is no text."""
@@ -122,7 +122,9 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     _quiet()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
-    host = _largest(entries)
+    if not random_weights:
+        entries = tuple(hub.pinned(entry) for entry in entries)
+    host = largest(entries)
     parts = unloaded if random_weights else components
     control = tasks.control_of(entries, host, setting)
     with out_of_memory(setting):
@@ -151,16 +153,8 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
         if setting.compiled:
             tasks.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)
-    found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
-    weights = {entry.name: parts.digest_of(entry) for entry in found}
-    return Family(found, weights, loaded, pipeline, stitched, setting, device, bridges)
-
-
-def _largest(entries: Sequence[Entry]) -> Entry:
-    """By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled."""
-    if any(entry.parameters is None for entry in entries):
-        return entries[-1]
-    return max(entries, key=lambda entry: entry.parameters or 0)
+    weights = {entry.name: parts.digest_of(entry) for entry in entries}
+    return Family(tuple(entries), weights, loaded, pipeline, stitched, setting, device, bridges)
 
 
 def _quiet() -> None:

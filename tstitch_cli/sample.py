@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint, known_steps
+from tstitch_cli import components, fingerprint, hub, known_steps
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
@@ -78,7 +78,7 @@ def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
                 f"{denoiser.name} is only a name with a time, so there is nothing to draw with",
                 hint="plans made from --from-times or reference profiles are for looking at; profile real denoisers",
             )
-    return [zoo.planned(denoiser) for denoiser in planned]
+    return [hub.pinned(zoo.planned(denoiser)) for denoiser in planned]
 
 
 def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tstitch_cli.errors import BadFileError
@@ -28,6 +29,19 @@ def parse(text: str | bytes, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadFileError(f"{name}: an object was expected, not {type(found).__name__}")
     return found
+
+
+def read(path: Path, name: str | None = None) -> dict[str, Any]:
+    """The JSON object in the file at `path`, called `name` in messages, or by its path.
+
+    Raises what `parse` raises, and BadFileError where the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise BadFileError(f"{name or path}: cannot be read: {error.strerror or error}") from error
+    return parse(content, name or str(path))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

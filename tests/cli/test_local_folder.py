@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from tests import toys
@@ -16,40 +13,10 @@ from tstitch_cli.app import app
 from tstitch_cli.documents import read_profile
 
 
-def text_parts(folder: Path) -> dict[str, Any]:
-    """A CLIP text encoder and tokenizer of a few words."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
-    return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`large` and `small`: Stable Diffusion pipelines whose U-Nets differ in width, as BK-SDM's and SD's do."""
-    root = tmp_path_factory.mktemp("models")
-    parts = text_parts(root)
-    for name, unet in (("small", toys.tiny_unet(1)), ("large", toys.tiny_unet(2, block_out_channels=(32, 64)))):
-        pipeline = toys.sd_pipeline(unet)
-        pipeline.register_modules(**parts)
-        pipeline.save_pretrained(root / name)
-    return root
+    return toys.sd_folders(tmp_path_factory.mktemp("models"))
 
 
 def test_from_folders_to_pictures(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

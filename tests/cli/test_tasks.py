@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tests import pipelines, toys
-from tests.cli.test_local_folder import text_parts
+from tests.toys import text_parts
 from tests.unit.test_pipelines import lora
 from tstitch_cli import provenance
 from tstitch_cli.app import app

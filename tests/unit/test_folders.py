@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tstitch_cli.errors import BadFileError, TstitchError, UsageError
-from tstitch_cli.zoo.folders import from_folder, from_hub
+from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.zoo.folders import from_folder
 from tstitch_cli.zoo.preflight import check
 from tstitch_cli.zoo.registry import Zoo, is_here
 
@@ -235,57 +235,3 @@ def test_weights_that_are_no_safetensors_are_a_bad_file(folder: Path) -> None:
         put(folder, "unet/diffusion_pytorch_model.safetensors", content)
         with pytest.raises(BadFileError, match="safetensors"):
             from_folder(folder)
-
-
-def test_of_a_hub_repository_only_configs_are_fetched_and_the_commit_is_recorded(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, str, str | None]] = []
-    commit = folder.rename(folder.parent / ("c" * 40))
-
-    def download(repository: str, path: str, *, revision: str | None) -> str:
-        asked.append((repository, path, revision))
-        return str(commit / path)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    entry = Zoo.load().resolve("me/mine")
-    assert (entry.name, entry.source, entry.revision) == ("me/mine", "hub:me/mine", "c" * 40)
-    assert asked[:1] == [("me/mine", "model_index.json", None)]
-    # Everything after the index comes from the very commit that the index came from.
-    assert {path for _, path, revision in asked[1:] if revision == "c" * 40} == set(FILES)
-    asked.clear()
-    Zoo.load().resolve("hub:me/mine@v1.0")
-    assert asked[:1] == [("me/mine", "model_index.json", "v1.0")]
-
-
-def _http_error(kind: str) -> Exception:
-    from huggingface_hub import errors
-
-    error: Exception = getattr(errors, kind).__new__(getattr(errors, kind))
-    error.args = ("no",)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("kind", "status", "hint"),
-    [
-        ("RepositoryNotFoundError", 2, "HF_TOKEN"),
-        ("GatedRepoError", 2, "accept its terms"),
-        ("RevisionNotFoundError", 2, "branch"),
-        ("RemoteEntryNotFoundError", 3, "parts"),
-        ("LocalEntryNotFoundError", 3, "HF_HUB_OFFLINE"),
-        ("HfHubHTTPError", 3, "connection"),
-        ("OfflineModeIsEnabled", 3, "HF_HUB_OFFLINE"),
-    ],
-)
-def test_what_goes_wrong_at_the_hub_is_told_with_its_cure(
-    kind: str, status: int, hint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def download(*_: Any, **__: Any) -> str:
-        raise _http_error(kind)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    with pytest.raises(TstitchError, match="me/mine") as caught:
-        from_hub("me/mine", "abc")
-    assert caught.value.status == status
-    assert hint in str(caught.value.hint)

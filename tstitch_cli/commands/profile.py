@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import MAX_SEED, Profile, Setting
 
@@ -78,6 +79,7 @@ def profile(
         bool,
         typer.Option("--no-agreement", help="Do not compare predictions; plans then go by compute."),
     ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing from the hub: use what is here.")] = False,
     from_times: Annotated[
         bool,
         typer.Option("--from-times", help="Measure nothing: make a profile from NAME=TIME pairs, TIME a trajectory's."),
@@ -97,7 +99,7 @@ def profile(
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
-    from tstitch_cli import accelerations, residency
+    from tstitch_cli import accelerations, hub, residency
     from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
@@ -107,6 +109,8 @@ def profile(
     tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
     if scheduler is not None:
         known(scheduler)
+    if offline:
+        hub.go_offline()
     zoo = Zoo.load()
     entries = smallest_first([zoo.resolve(name) for name in names])
     own = {"large": None, "own": "own"}.get(embeddings, embeddings)
@@ -172,6 +176,9 @@ def measure_and_save(
 
     refuse_existing(path, overwrite=overwrite)
     with steps_bar() as bar:
+        if not random_weights:
+            with _mentioning_random_weights(entries):
+                entries = fetch_missing(entries, setting.dtype, bar)
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import MAX_SEED, GivenFile, Plan, Row
 
@@ -46,6 +47,7 @@ def sample(
         bool, typer.Option("--sweep", help="Draw the same noise at every fraction 0 ... 1 into sweep.png instead.")
     ] = False,
     again: Annotated[Path | None, typer.Option("--from", help="Draw the picture in this PNG again.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing from the hub: use what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn and how long it takes.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     allow_stale: Annotated[
@@ -56,6 +58,10 @@ def sample(
 
     Pictures are named by their index, 000000.png and so on; `tstitch show` tells how one was made.
     """
+    if offline:
+        from tstitch_cli import hub
+
+        hub.go_offline()
     if again is not None:
         if any((prompt, prompts_file, grid, sweep, dry_run, row is not None, image, mask, control, lora)):
             raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
@@ -130,7 +136,7 @@ def draw_plan(
         resolve_device(plan.setting.device)
         if not allow_stale:
             check_fingerprint(plan, entries, plan.setting.device)
-        family = merge(load(entries, plan.setting), loras)
+        family = merge(load(fetch_missing(entries, plan.setting.dtype, bar), plan.setting), loras)
         clock = clock_for(family.device)
         first = pictures[: plan.setting.batch_size]
         batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt, given)
@@ -266,6 +272,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     given, loras = inputs.again(made.setting, made.files, str(png)), loras_again(made.files, str(png))
     entries = entries_of(made.denoisers)
     with steps_bar() as bar:
+        entries = fetch_missing(entries, made.setting.dtype, bar)
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load

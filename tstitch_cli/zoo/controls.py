@@ -33,6 +33,7 @@ class Control:
     residuals: tuple[int, ...] | None = None
     """Channels of the feature maps that it adds to a denoiser's way down, outermost first."""
     revision: str | None = None
+    subfolder: str = ""
 
 
 def resolve(known: Iterable[Control], name: str, host: Entry) -> Control:

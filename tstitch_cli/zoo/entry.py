@@ -110,6 +110,16 @@ class Entry:
     """The family that the zoo keeps it in; None for what no zoo file names."""
 
 
+def largest(entries: Sequence[Entry]) -> Entry:
+    """The entry with most parameters, where those of all are known; else the last.
+
+    By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled.
+    """
+    if any(entry.parameters is None for entry in entries):
+        return entries[-1]
+    return max(entries, key=lambda entry: entry.parameters or 0)
+
+
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:
     """The numbers of the classes that `prompts` name, letter case and outer blanks aside.
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tstitch_cli import strict_json
-from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+from tstitch_cli import hub, strict_json
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS
+from tstitch_cli.zoo import allowed
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
+from tstitch_cli.zoo.needed import INDEX
 from tstitch_cli.zoo.weights import parameters_in
 
-INDEX = "model_index.json"
 _UNKNOWN_LICENCE = "not stated"
 _WITHOUT_INDEX = "a zoo entry can point at a denoiser alone: source, subfolder, and `parts` for the rest"
 
@@ -66,6 +67,8 @@ _KINDS = {
 }
 PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
+DENOISERS = frozenset(name for kind in _KINDS.values() for name in kind.classes)
+"""The classes of their denoisers; no other class is ever made of a denoiser's config."""
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLWan")
 _PREDICTIONS: dict[str, Prediction] = {
     "epsilon": "epsilon",
@@ -144,14 +147,24 @@ def from_hub(repository: str, revision: str | None) -> Entry:
 
     Raises:
         UsageError: there is no such repository or revision, it is private or gated, or it cannot be stitched.
-        BadFileError: a config it needs is missing or malformed, or the hub cannot be reached.
+        BadFileError: a config it needs is missing or malformed, its weights are no safetensors, or the hub cannot be
+            reached.
     """
-    commit = _hub_file(repository, INDEX, revision).parent.name
+    commit = hub.commit_of(repository, revision, INDEX)
 
     def fetch(path: str) -> Path:
-        return _hub_file(repository, path, commit)
+        return hub.file(repository, path, commit)
 
-    return _derive(repository, f"hub:{repository}", commit, fetch)
+    entry = _derive(repository, f"hub:{repository}", commit, fetch)
+    return replace(entry, parameters=hub.parameters(repository, commit, entry.subfolder))
+
+
+def refuse_foreign_denoiser(config: Path) -> None:
+    """Raises UsageError where a denoiser's config.json names code, or a class that cannot be stitched."""
+    values = strict_json.read(config)
+    allowed.refuse_code(values, str(config))
+    if values.get("_class_name") not in DENOISERS:
+        raise allowed.foreign(str(config), f"_class_name: {str(values.get('_class_name'))[:60]}")
 
 
 def denoiser_classes(pipeline: str) -> tuple[str, ...]:
@@ -170,6 +183,8 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
     component = _read(fetch(f"{kind.component}/config.json"))
     autoencoder = _read(fetch("vae/config.json"))
     scheduler = _read(fetch("scheduler/scheduler_config.json"))
+    for config in (component, autoencoder, scheduler):
+        allowed.refuse_code(config.values, config.name)
     space = _latent_space(autoencoder)
     packed = 4 if pipeline == "FluxPipeline" else 1  # Flux sees 2 x 2 latent pixels as one
     if component.count("in_channels") != space.channels * packed:
@@ -206,23 +221,14 @@ def _kind(index: _Config) -> tuple[str, _Kind]:
             hint=f"these can: {', '.join(PIPELINES)}",
         )
     kind = _KINDS[name]
-    for key in ("custom_pipeline", "auto_map"):
-        if key in index.values:
-            raise _foreign(index, key)
+    allowed.parts(index.values, index.name, kind.component)
     for part, classes in ((kind.component, kind.classes), ("vae", _AUTOENCODERS), ("scheduler", None)):
         found = index.values.get(part)
         if not isinstance(found, list) or len(found) != 2 or not all(isinstance(each, str) for each in found):
             raise index.wrong(part, "a library and a class")
         if found[0] != "diffusers" or (classes is not None and found[1] not in classes):
-            raise _foreign(index, f"{part}: {found[0][:60]}.{found[1][:60]}")
+            raise allowed.foreign(index.name, f"{part}: {found[0][:60]}.{found[1][:60]}")
     return name, kind
-
-
-def _foreign(config: _Config, what: str) -> UsageError:
-    return UsageError(
-        f"{config.name}: {what!r} is code or a class that tstitch does not run",
-        hint="only pipelines made of diffusers' own classes can be stitched",
-    )
 
 
 def _latent_space(autoencoder: _Config) -> LatentSpace:
@@ -306,49 +312,4 @@ def _defaults(kind: _Kind, component: _Config, scheduler: _Config, space: Latent
 
 
 def _read(path: Path) -> _Config:
-    try:
-        with path.open("rb") as file:
-            content = file.read(strict_json.LIMIT_BYTES + 1)
-    except OSError as error:
-        raise BadFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return _Config(strict_json.parse(content, str(path)), str(path))
-
-
-def _hub_file(repository: str, path: str, revision: str | None) -> Path:
-    """Fetches one file of a repository into huggingface's cache, or finds it there."""
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, path, revision=revision))
-    except errors.GatedRepoError as error:
-        raise UsageError(
-            f"{repository}: is gated",
-            hint=f"accept its terms at https://huggingface.co/{repository} and set HF_TOKEN to your access token",
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UsageError(
-            f"{repository}: there is no such model on the hub, or it is private",
-            hint="check the spelling; for a private model set HF_TOKEN to your access token",
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"{repository}: has no revision {revision}", hint="give a commit, branch or tag of the repository"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _unreachable(repository, path, "the hub cannot be reached and the file is not in the cache") from error
-    except errors.EntryNotFoundError as error:
-        raise BadFileError(
-            f"{repository}: has no {path}", hint=f"it is no diffusers pipeline repository; {_WITHOUT_INDEX}"
-        ) from error
-    except TstitchError:
-        raise
-    except Exception as error:  # the HTTP client's own failures, which differ from version to version
-        raise _unreachable(repository, path, f"{type(error).__name__}: {str(error)[:200]}") from error
-
-
-def _unreachable(repository: str, path: str, why: str) -> BadFileError:
-    return BadFileError(
-        f"{repository}: {path} cannot be fetched: {why}",
-        hint="check the connection and that HF_HUB_OFFLINE is unset, or give a downloaded folder instead",
-    )
+    return _Config(strict_json.read(path), str(path))

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from tstitch_cli import documents
-from tstitch_cli.errors import UsageError
+from tstitch_cli import documents, hub, strict_json
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import architectures, controls, folders
+from tstitch_cli.zoo import allowed, architectures, controls, folders, needed
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
@@ -23,6 +23,8 @@ from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, Late
 SCHEMA = "tstitch/zoo/1"
 BUNDLED = Path(__file__).parent / "bundled"
 _SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+", re.ASCII)
+_PARTS = re.compile(rf"(?:{_SOURCE.pattern})|hub:[\w.-]+/[\w.-]+@[\w./-]+", re.ASCII)
+"""Parts may name a commit, branch or tag; a denoiser's own stands in `revision`."""
 _WANTED_SOURCE = "expected bundled:..., hub:owner/name or folder:/path"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
@@ -181,8 +183,8 @@ def is_here(entry: Entry) -> bool:
     """Whether nothing need be fetched to load `entry`: its weights and the pipeline's parts are on this disk."""
     weights = _folders(entry.source, entry.revision)
     parts = _folders(entry.parts, entry.revision if entry.parts == entry.source else None)
-    return any(_has_weights(folder / entry.subfolder) for folder in weights) and any(
-        os.path.isfile(folder / folders.INDEX) for folder in parts
+    return any(_has_denoiser(folder, entry.subfolder) for folder in weights) and any(
+        _has_parts(folder, entry.component) for folder in parts
     )
 
 
@@ -216,7 +218,7 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
 
 def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
     """What is wrong in the parts that families and denoisers have in common, beyond their types."""
-    if facts.parts is not None and not _SOURCE.fullmatch(facts.parts):
+    if facts.parts is not None and not _PARTS.fullmatch(facts.parts):
         yield (*place, "parts"), _WANTED_SOURCE
     if (space := facts.latent_space) is not None:
         yield from _not_positive((*place, "latent_space"), space, ("channels", "downscale", "scaling_factor"))
@@ -304,21 +306,20 @@ def _facts(space: LatentSpace) -> tuple[object, ...]:
 
 def _folders(source: str, revision: str | None) -> list[Path]:
     """The folders on this disk in which a source may be found."""
-    if not source.startswith("hub:"):
-        return [path_of(source)]
-    snapshots = _hub_cache() / f"models--{source.removeprefix('hub:').replace('/', '--')}" / "snapshots"
+    return hub.snapshots(source, revision) if source.startswith("hub:") else [path_of(source)]
+
+
+def _has_denoiser(folder: Path, subfolder: str) -> bool:
     try:
-        return [folder for folder in snapshots.iterdir() if revision in (None, folder.name)]
-    except OSError:
-        return []
+        return bool(needed.denoiser_files(needed.paths_in(folder), subfolder, "float32", str(folder)))
+    except BadFileError:
+        return False
 
 
-def _hub_cache() -> Path:
-    """Where huggingface_hub keeps what it fetched, found without importing it."""
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(os.path.expanduser(given or os.path.join(home, "hub")))
-
-
-def _has_weights(folder: Path) -> bool:
-    return os.path.isfile(folder / "config.json") and any(folder.glob("*.safetensors"))
+def _has_parts(folder: Path, component: str) -> bool:
+    """Whether the pipeline's index and all that it names are in `folder`."""
+    try:
+        named = allowed.parts(strict_json.read(folder / needed.INDEX), str(folder), component)
+        return bool(needed.part_files(needed.paths_in(folder), named, "float32", str(folder)))
+    except (BadFileError, UsageError):
+        return False

@@ -8,19 +8,21 @@ from pathlib import Path
 
 from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError
-
-_WHOLE = "diffusion_pytorch_model.safetensors"
-_SHARDS = "diffusion_pytorch_model-*-of-*.safetensors"
+from tstitch_cli.zoo import needed
 
 
 def parameters_in(folder: Path) -> int | None:
-    """How many values the denoiser's weights in `folder` hold; None where there are no safetensors of that name.
+    """How many values the denoiser's weights in `folder` hold; None where there are no safetensors weights.
 
     Raises:
         BadFileError: a file is no safetensors file.
     """
-    files = [folder / _WHOLE] if os.path.isfile(folder / _WHOLE) else sorted(folder.glob(_SHARDS))
-    return sum(map(_values, files)) if files else None
+    if not folder.is_dir():
+        return None
+    found = needed.weights(os.listdir(folder), "float32")
+    if found is None:
+        return None
+    return sum(_values(folder / name) for name in found.files if name.endswith(".safetensors"))
 
 
 def _values(path: Path) -> int:
