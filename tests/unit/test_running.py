@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
 
 from tests import toys
 from tests.cli.test_local_folder import text_parts
+from tstitch_cli.bridge import Bridge
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import Family, load
+from tstitch_cli.embeddings import _arguments
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.matching import Frame, Match
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch, run
-from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.zoo.entry import Entry, Noise
 from tstitch_cli.zoo.folders import from_folder
 
 SETTING = Setting(5, "ddim", 3.0, batch_size=1, size=16, dtype="float32", device="cpu")
@@ -157,3 +161,25 @@ def test_each_denoiser_can_have_its_own_text_encoder(zoo: dict[str, Entry], guid
         draw(family, ["sd"] * 2 + ["large"] * 3)
         assert torch.equal(small[0]["encoder_hidden_states"], expected[whose])
         assert torch.equal(large[0]["encoder_hidden_states"], expected["large"])
+
+
+class Told(nn.Module):
+    """A denoiser that notes what it is told beside x and t."""
+
+    def forward(self, sample: torch.Tensor, timestep: Any, **told: Any) -> tuple[torch.Tensor]:
+        self.told = told
+        return (sample,)
+
+
+def test_pooled_embeddings_go_where_the_pipeline_puts_them() -> None:
+    pos, neg, pooled, neg_pooled = (torch.full((1, 2), float(i)) for i in range(4))
+    frame = Frame(Noise("epsilon", "linear", 1e-4, 0.02))
+    for pipeline, place in (("StableDiffusionXLPipeline", "added_cond_kwargs"), ("StableDiffusion3Pipeline", None)):
+        told = Told()
+        bridge = Bridge(told, "guest", Match(frame, frame), arguments=("sample", "timestep"))
+        bridge.embeddings = _arguments(type(pipeline, (), {})(), (pos, neg, pooled, neg_pooled))
+        bridge(torch.ones(2, 1), torch.tensor(5), added_cond_kwargs={"text_embeds": pos, "time_ids": neg})
+        assert torch.equal(told.told["encoder_hidden_states"], torch.cat([neg, pos]))
+        found = told.told["added_cond_kwargs"]["text_embeds"] if place else told.told["pooled_projections"]
+        assert torch.equal(found, torch.cat([neg_pooled, pooled]))
+        assert told.told["added_cond_kwargs"]["time_ids"] is neg
