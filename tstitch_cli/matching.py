@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from tstitch_cli.zoo.entry import Entry, Noise, Prediction
 
-_HAIR = 1e-5
-"""Levels this close are equal: schedulers hold their tables in single precision."""
+_SLACK = 0.01
+"""Levels this near to the end of a schedule, 1 % of the noise, count as that end: training steps lie no closer."""
 _LEAST_ALPHA_BAR = 2.0**-24
 """What diffusers' schedulers put for zero at the end of a schedule rescaled to zero terminal SNR."""
 
@@ -119,7 +119,7 @@ class Match:
             x=c * alpha_g / alpha if alpha > sigma else sigma_g / sigma,
             from_x=(h0 * g1 - h1 * g0) / determinant,
             from_prediction=(alpha * h1 - sigma * h0) / determinant,
-            known=self.same_levels or asked == level or abs(asked - level) <= _HAIR,
+            known=self.same_levels or asked == level or abs(asked - level) <= _SLACK,
         )
 
 

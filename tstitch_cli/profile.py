@@ -115,9 +115,11 @@ class _Profiler:
         self.began = now()
         self.counts: tuple[int, ...] = ()
         self.compiling_s = 0.0
+        self.knows: dict[str, tuple[int, int] | None] = {}
 
     def profile(self) -> Profile:
         facts = {name: self._warm_up(name) for name in self.names}
+        self.knows = self.family.knows(self.counts)
         calls, rounds, stopped = self._rounds()
         draft = self._summary(facts, calls, rounds, stopped)
         draft = replace(draft, validation=self._validate(draft))
@@ -243,8 +245,7 @@ class _Profiler:
     def _summary(
         self, facts: dict[str, tuple[float | None, int | None]], calls: list[_Call], rounds: int, stopped: str
     ) -> Profile:
-        knows = self.family.knows(self.counts)
-        denoisers = [replace(self._denoiser(n, facts[n], calls), knows=knows.get(n)) for n in self.names]
+        denoisers = [self._denoiser(name, facts[name], calls) for name in self.names]
         denoisers.sort(key=lambda d: d.steady_s.mean)
         trajectories = [call.trajectory for call in calls]
         profile = Profile(
@@ -294,6 +295,7 @@ class _Profiler:
             parameters=sum(p.numel() for p in self.family.denoisers[name].parameters()),
             flops=flop,
             peak_memory_bytes=peak,
+            knows=self.knows.get(name),
             embedding=self.family.embedding_of(name),
             cached_s=_measure(cached) if cached else None,
         )

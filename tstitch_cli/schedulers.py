@@ -61,6 +61,7 @@ def noise_config(noise: Noise) -> dict[str, Any]:
         "trained_betas": None,
         "prediction_type": noise.prediction,
         "rescale_betas_zero_snr": noise.zero_terminal_snr,
+        "use_flow_sigmas": False,
     }
 
 

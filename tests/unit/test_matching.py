@@ -99,7 +99,7 @@ def worst(sampler: str, host: Frame, guest: Frame, *, bridged: bool = True) -> f
     known = known_steps(match, timesteps, (1,) * len(timesteps))
     assert known is not None
     first, last = known[0] - 1, known[1]
-    assert last - first >= len(timesteps) / 2
+    assert last - first >= len(timesteps) / 3
     ideal: nn.Module = Ideal(guest)
     around = Bridge(ideal, "guest", match) if bridged else ideal
     stitched = stitch(pipeline, "unet", {"guest": around, "host": Ideal(host)}, "host")

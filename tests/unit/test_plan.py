@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from tests.builders import measured, planned
+from tstitch_cli.commands.plan import embeddings_in_words
 from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
 from tstitch_cli.imported import from_times
@@ -177,3 +179,14 @@ def test_five_denoisers_at_a_hundredth_in_seconds() -> None:
     assert time.perf_counter() - began < 15  # a quiet machine needs 2
     assert plan.combinations == 4_598_126
     assert chosen(plan).time_s.within == pytest.approx(8.25)
+
+
+def test_the_plan_says_whose_text_embedding_each_denoiser_gets() -> None:
+    def told(*whose: str | None) -> str:
+        given = zip(measured().denoisers, whose, strict=True)
+        profile = replace(measured(), denoisers=tuple(replace(d, embedding=of) for d, of in given))
+        return embeddings_in_words(make_plan(profile, budget=parse_budget("100%")))
+
+    assert told(None, None, None) == ""
+    assert told("large", "large", "large").endswith("all denoisers get the text embeddings of large")
+    assert told("small", "large", "large").endswith("small its own, base those of large, large its own")

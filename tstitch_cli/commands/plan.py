@@ -147,10 +147,8 @@ def embeddings_in_words(made: Plan) -> str:
         return ""
     if len(set(whose.values())) == 1:
         return f"prompts: all denoisers get the text embeddings of {_safe(next(iter(whose.values())))}"
-    told = (
-        f"{_safe(name)} its own" if name == of else f"{_safe(name)} those of {_safe(of)}" for name, of in whose.items()
-    )
-    return f"prompts: of the text embeddings, {', '.join(told)}"
+    told = (f"{_safe(name)} {'its own' if name == of else f'those of {_safe(of)}'}" for name, of in whose.items())
+    return f"prompts: each denoiser gets text embeddings: {', '.join(told)}"
 
 
 def in_words(row: Row) -> str:
