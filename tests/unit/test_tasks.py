@@ -178,7 +178,8 @@ def test_compiling_is_load_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = toys.FakeClock()
     family = toys.family(clock, {"small": 1.0, "large": 2.0}, steps=2)
     for denoiser in family.denoisers.values():
-        denoiser._forward_pre_hooks.clear()  # the fake clock's, which no compiler would see
+        denoiser._forward_pre_hooks.clear()  # the fake clock's, which would be compiled along
+    clock.charge(family.stitched, 1.0)
     family = replace(family, setting=replace(family.setting, compiled=True))
     graphs: list[int] = []
 
