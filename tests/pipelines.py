@@ -233,19 +233,19 @@ def _sana_vae() -> Any:
     ).eval()
 
 
-def sd3(seed: int) -> Any:
+def sd3(seed: int, channels: int = 4) -> Any:
     torch.manual_seed(seed)
     return diffusers.SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
-        in_channels=4,
+        in_channels=channels,
         num_layers=1,
         attention_head_dim=8,
         num_attention_heads=2,
         caption_projection_dim=16,
         joint_attention_dim=8,
         pooled_projection_dim=8,
-        out_channels=4,
+        out_channels=channels,
         pos_embed_max_size=16,
     ).eval()
 
@@ -330,8 +330,9 @@ def _vae() -> Any:
     return toys.tiny_vae(3)
 
 
-def _shifted_vae() -> Any:
-    vae = _vae()
+def _shifted_vae(channels: int = 4) -> Any:
+    torch.manual_seed(3)
+    vae = diffusers.AutoencoderKL.from_config({**_vae().config, "latent_channels": channels}).eval()
     vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
     return vae
 
@@ -386,7 +387,14 @@ KINDS = {
             lambda: _xl() | _sized() | _image(),
             ("flow-euler", "flow-heun"),  # the others cannot add noise as flow matching does
         ),
-        Kind("flux", _alone("FluxPipeline", _shifted_vae, flow_scheduler), flux, "transformer", _flux, ("flow-euler",)),
+        Kind(
+            "flux",
+            _alone("FluxPipeline", _shifted_vae, flow_scheduler),
+            flux,
+            "transformer",
+            _flux,
+            ("flow-euler", "flow-unipc"),
+        ),
         Kind(
             "flux-true-guidance",
             _alone("FluxPipeline", _shifted_vae, flow_scheduler),
@@ -401,6 +409,22 @@ KINDS = {
             flux,
             "transformer",
             lambda: _flux() | _image(),
+            ("flow-euler",),
+        ),
+        Kind(
+            "sd3-inpaint",
+            _alone("StableDiffusion3InpaintPipeline", lambda: _shifted_vae(16), flow_scheduler),
+            lambda seed: sd3(seed, 16),  # the only count that this pipeline takes
+            "transformer",
+            lambda: _xl() | _masked(),
+            ("flow-euler",),
+        ),
+        Kind(
+            "flux-inpaint",
+            _alone("FluxInpaintPipeline", _shifted_vae, flow_scheduler),
+            flux,
+            "transformer",
+            lambda: _flux() | _masked(),
             ("flow-euler",),
         ),
         Kind("wan", _alone("WanPipeline", _wan_vae, flow_scheduler), wan, "transformer", _wan, FLOW),

@@ -364,6 +364,11 @@ def _refuse(
             raise UsageError(
                 f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
             )
+    if negative_prompt is not None and entries[-1].pipeline == "FluxPipeline":
+        raise UsageError(
+            f"{plan.family} takes no negative prompt: the guidance scale is an input of its denoisers",
+            hint="leave --negative-prompt out",
+        )
     return entries
 
 

@@ -1,0 +1,202 @@
+"""What a setting asks of a pipeline: steps at a strength, ControlNets that fit, videos, compiled denoisers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests import pipelines, toys
+from tests.pipelines import KINDS
+from tstitch_cli import inputs, provenance, schedulers, tasks
+from tstitch_cli.denoisers import Family
+from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.profile import Effort, measure
+from tstitch_cli.sample import Work, redraw, write
+from tstitch_cli.schema import PlannedDenoiser, Setting
+from tstitch_cli.stitching import stitch
+from tstitch_cli.trajectory import Batch, run
+from tstitch_cli.zoo import controls
+from tstitch_cli.zoo.entry import Component, Conditioning, Entry
+from tstitch_cli.zoo.registry import Zoo
+from tstitch_cli.zoo.tasks import check_task
+
+SETTING = Setting(50, "ddim", 7.5, 1, 512, "float32", "cpu")
+
+
+def entry(name: str, pipeline: str, **changes: Any) -> Entry:
+    known = Zoo.load().entries["sd14"]
+    return replace(known, name=name, pipeline=pipeline, **changes)
+
+
+@pytest.mark.parametrize(("steps", "strength", "taken"), [(50, 0.6, 30), (50, 0.58, 29), (20, 0.33, 6), (4, 1.0, 4)])
+def test_the_steps_that_are_taken(steps: int, strength: float, taken: int) -> None:
+    assert replace(SETTING, steps=steps, strength=strength).taken == taken
+    assert replace(SETTING, steps=steps).taken == steps
+
+
+@pytest.mark.parametrize("kind", ["sd-image", "xl-inpaint", "sd3-image", "flux-image"])
+def test_every_pipeline_takes_as_many_steps_as_the_setting_says(kind: str) -> None:
+    """diffusers rounds steps * strength down in some pipelines and up in others, floating-point error included."""
+    pipeline = KINDS[kind].make(KINDS[kind].denoiser(1))
+    for steps in range(1, 51):
+        pipeline.scheduler.set_timesteps(steps)
+        for hundredth in range(1, 101):
+            setting = replace(SETTING, steps=steps, strength=hundredth / 100)
+            if setting.taken:
+                strength = tasks.strength_for(pipeline, setting, steps)
+                assert pipeline.get_timesteps(steps, strength, "cpu")[1] == setting.taken
+    assert tasks.strength_for(pipeline, replace(SETTING, strength=0.1), 2) == 1.0
+
+
+SD_MAPS = (320,) * 4 + (640,) * 3 + (1280,) * 5
+
+
+@pytest.mark.parametrize(
+    ("config", "maps"),
+    [
+        ({"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2}, SD_MAPS),
+        ({}, SD_MAPS),
+        ({"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 1}, (320,) * 3 + (640,) * 2 + (1280,) * 3),
+        ({"block_out_channels": [320, 640, 1280], "layers_per_block": 1}, (320, 320, 320, 640, 640, 1280)),
+        ({"block_out_channels": [320, 640, 1280], "layers_per_block": 2}, (320,) * 4 + (640,) * 3 + (1280,) * 2),
+    ],
+    ids=["sd", "default", "bk-sdm-small", "bk-sdm-tiny", "sdxl"],
+)  # fmt: skip
+def test_feature_maps_that_a_denoiser_takes(config: dict[str, Any], maps: tuple[int, ...]) -> None:
+    assert controls.residuals(config) == maps
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers_per_block": 2}])
+def test_the_count_is_that_of_a_real_controlnet(changes: dict[str, Any]) -> None:
+    unet = toys.tiny_unet(1, **changes)
+    net = pipelines.controlnet(unet)
+    maps = [block.out_channels for block in net.controlnet_down_blocks]
+    assert controls.residuals(unet.config) == controls.residuals(net.config) == tuple(maps)
+
+
+def test_known_controlnets_fit_the_denoisers_that_they_were_trained_on() -> None:
+    known = Zoo.load().controls
+    sd = entry("sd", "StableDiffusionPipeline", architecture=Component("UNet2DConditionModel", {}))
+    canny = controls.resolve(known, "canny", sd)
+    controls.check(canny, [sd])
+    assert canny.source == "hub:lllyasviel/sd-controlnet-canny"
+    tiny = {"block_out_channels": [320, 640, 1280], "layers_per_block": 1, "down_block_types": ["", "", ""]}
+    small = entry("tiny", "StableDiffusionPipeline", architecture=Component("UNet2DConditionModel", tiny))
+    with pytest.raises(UsageError, match=r"canny adds 12 feature maps .* tiny takes 6"):
+        controls.check(canny, [small, sd])
+    sd2 = replace(sd, name="sd2", conditioning=Conditioning("text", 1024), architecture=None)
+    with pytest.raises(UsageError, match="768 wide, sd2 has 1024"):
+        controls.check(canny, [sd2])
+    with pytest.raises(UsageError, match="takes no ControlNet"):
+        controls.check(canny, [entry("dit", "DiTPipeline")])
+    assert controls.resolve(known, "owner/name", sd2).source == "hub:owner/name"
+    with pytest.raises(UsageError, match="no ControlNet 'cany'") as refused:
+        controls.resolve(known, "cany", sd)
+    assert "did you mean canny" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "changes", "said"),
+    [
+        ("PixArtSigmaPipeline", {"strength": 0.6}, "draws from noise alone"),
+        ("StableDiffusionPipeline", {"strength": 0.0}, "above 0"),
+        ("StableDiffusionPipeline", {"strength": 0.01}, "leaves none of 50"),
+        ("StableDiffusionPipeline", {"inpaint": True}, "needs a strength"),
+        ("StableDiffusionPipeline", {"frames": 5}, "has no frames"),
+        ("WanPipeline", {"frames": 80}, "cannot draw 80 frames"),
+        ("FluxPipeline", {"scheduler": "flow-heun"}, "cannot run it"),
+        ("FluxPipeline", {"scheduler": "flow-unipc", "strength": 0.5}, "cannot run it"),
+    ],
+)
+def test_tasks_that_a_pipeline_cannot_do_are_refused(pipeline: str, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_task(entry("it", pipeline), replace(SETTING, **changes))
+
+
+def test_pictures_are_upright_opaque_and_cut_to_the_square(tmp_path: Path) -> None:
+    turned = Image.new("RGBA", (30, 20), (255, 0, 0, 255))
+    turned.paste((0, 0, 255, 0), (0, 0, 30, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(tmp_path / "photo.png", exif=exif)
+    setting = replace(SETTING, size=16, strength=0.5)
+    read = inputs.read(setting, tmp_path / "photo.png", None, None)
+    assert read.image is not None
+    assert (read.image.mode, read.image.size) == ("RGB", (16, 16))
+    assert read.image.getpixel((1, 8)) == (255, 0, 0)
+    assert read.image.getpixel((14, 8)) == (255, 255, 255)
+    assert [(file.kind, len(file.digest)) for file in read.files] == [("image", 16)]
+
+
+def test_pictures_of_absurd_size_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "large.png")
+    for limit, said in (("MAX_PIXELS", "64 x 64 px are more"), ("MAX_BYTES", "is larger than")):
+        with monkeypatch.context() as patched:
+            patched.setattr(inputs, limit, 50)
+            with pytest.raises(BadFileError, match=said):
+                inputs.read(replace(SETTING, strength=0.5), tmp_path / "large.png", None, None)
+
+
+def video_family() -> Family:
+    kind = KINDS["wan"]
+    denoisers = {"small": kind.denoiser(1), "large": kind.denoiser(2)}
+    pipeline = kind.make(denoisers["large"])
+    pipeline.scheduler = schedulers.build("flow-unipc", pipeline.scheduler.config)
+    given = kind.given()
+    pipeline.encode_prompt = lambda prompt, **more: (
+        given["prompt_embeds"][: len(prompt)],
+        given["negative_prompt_embeds"][: len(prompt)],
+    )
+    stitched = stitch(pipeline, kind.component, denoisers, "large")
+    entries = tuple(entry(name, "WanPipeline", source=f"folder:/toys/{name}") for name in denoisers)
+    setting = Setting(4, "flow-unipc", 5.0, 2, 16, "float32", "cpu", frames=5)
+    weights = dict.fromkeys(denoisers, "0" * 16)
+    return Family(entries, weights, denoisers, pipeline, stitched, setting, torch.device("cpu"))
+
+
+def test_a_video_is_written_frame_by_frame_and_drawn_again(tmp_path: Path) -> None:
+    family, clock = video_family(), toys.FakeClock()
+    planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
+    work = Work(planned, family.setting, ((1, 4),), (("small", 2), ("large", 2)))
+    batch = Batch(("a fox", "a hare"), (0, 1))
+    trajectory = run(family, batch, work.turns(), clock)
+    assert [len(frames) for frames in trajectory.frames] == [5, 5]
+    assert trajectory.images == tuple(frames[0] for frames in trajectory.frames)
+    paths = write(family, work, batch, trajectory, tmp_path, overwrite=False)
+    assert [path.name for path in paths] == [f"{i:06d}-{frame:03d}.png" for i in range(2) for frame in range(5)]
+    again = redraw(family, provenance.read(paths[-1]), clock)
+    assert [frame.tobytes() for frame in again] == [frame.tobytes() for frame in trajectory.frames[1]]
+
+
+def test_compiling_is_load_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every denoiser is compiled once before it is measured, and the call that counts operations is not compiled."""
+    clock = toys.FakeClock()
+    family = toys.family(clock, {"small": 1.0, "large": 2.0}, steps=2)
+    for denoiser in family.denoisers.values():
+        denoiser._forward_pre_hooks.clear()  # the fake clock's, which would be compiled along
+    clock.charge(family.stitched, 1.0)
+    family = replace(family, setting=replace(family.setting, compiled=True))
+    graphs: list[int] = []
+
+    def compiler(graph: Any, example: Any) -> Any:
+        graphs.append(len(calls))
+        return graph.forward
+
+    calls: list[str] = []
+    family.stitched.entering.append(calls.append)
+    torch.compiler.reset()
+    family.stitched.compile(backend=compiler)
+    batch = Batch(family.example_prompts(2), (0, 1))
+    made = measure(family, batch, clock, Effort(1.0, 60), now=lambda: float(len(calls)))
+    assert 0 < len(graphs) <= 2
+    assert calls[:3] == ["small"] * 3
+    assert graphs[0] == 2  # the first call counted operations
+    assert all(seen < 10 for seen in graphs)
+    assert made.notes.startswith("the first calls, which compile, took")
+    assert all(d.flops for d in made.denoisers)
+    torch.compiler.reset()
