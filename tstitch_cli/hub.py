@@ -239,7 +239,9 @@ def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: bool)
         if files_missing:
             found.append(Missing(entry.name, repository, commit, files_missing))
     if found and offline():
-        raise not_here(entry.name, list(found[0].files), dtype)
+        first = found[0]
+        called = f"{entry.name}@{first.commit}" if entry.name == first.repository else entry.name
+        raise not_here(called, list(first.files), dtype)
     return found
 
 
@@ -339,9 +341,12 @@ def _api() -> HfApi:
 
 def _quiet() -> None:
     """What goes wrong is told once, by us."""
+    import warnings
+
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module=r"huggingface_hub\b")
 
 
 def _repository_folder(repository: str) -> Path:
