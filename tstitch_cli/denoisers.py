@@ -6,14 +6,15 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from torch import nn
 
 from tstitch_cli import components, schedulers
-from tstitch_cli import random_weights as unloaded
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
@@ -84,7 +85,7 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
-    parts = unloaded if random_weights else components
+    parts = _without_weights() if random_weights else components
     with out_of_memory(setting):
         loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
         pipeline = parts.pipeline(host, loaded[host.name], dtype)
@@ -103,8 +104,15 @@ def _largest(entries: Sequence[Entry]) -> Entry:
     return max(entries, key=lambda entry: entry.parameters or 0)
 
 
+def _without_weights() -> ModuleType:
+    from tstitch_cli import random_weights  # which imports transformers' models, slowly
+
+    return random_weights
+
+
 def _quiet() -> None:
     """Keeps diffusers and transformers from talking into the command's own output."""
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)\b")
     diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()

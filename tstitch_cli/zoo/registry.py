@@ -84,12 +84,7 @@ class Zoo:
         Raises:
             BadFileError: the user's zoo file cannot be read, or is not what it should be.
         """
-        families: dict[str, FamilyFacts] = {}
-        entries: dict[str, Entry] = {}
-        for path in sorted(BUNDLED.parent.glob("*.yaml")):
-            file = _read(path, families, entries)
-            families |= file.families
-            entries |= _entries(file, families, entries, path)
+        families, entries = _shipped()
         own = user_file()
         if own is None:
             return cls(entries)
@@ -98,6 +93,11 @@ class Zoo:
         replaced = [name for name in added if name in entries]
         remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
         return cls(entries | added, remarks)
+
+    @classmethod
+    def shipped(cls) -> Zoo:
+        """The entries that come with tstitch, and no others."""
+        return cls(_shipped()[1])
 
     def resolve(self, name: str) -> Entry:
         """The entry for a zoo name, else for a local diffusers folder, else for a hub id (`owner/name[@revision]`).
@@ -174,6 +174,16 @@ def is_here(entry: Entry) -> bool:
     return any(_has_weights(folder / entry.subfolder) for folder in weights) and any(
         os.path.isfile(folder / folders.INDEX) for folder in parts
     )
+
+
+def _shipped() -> tuple[dict[str, FamilyFacts], dict[str, Entry]]:
+    families: dict[str, FamilyFacts] = {}
+    entries: dict[str, Entry] = {}
+    for path in sorted(BUNDLED.parent.glob("*.yaml")):
+        file = _read(path, families, entries)
+        families |= file.families
+        entries |= _entries(file, families, entries, path)
+    return families, entries
 
 
 def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) -> ZooFile:
