@@ -99,7 +99,7 @@ def fill(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _build(part: Component, place: str) -> Any:
     """An instance of the component's class whose parameters have shapes and no memory."""
     found = getattr(diffusers, part.model, None) or getattr(transformers, part.model, None)
-    if not (isinstance(found, type) and issubclass(found, _BUILT)):
+    if not (inspect.isclass(found) and issubclass(found, _BUILT)):
         raise BadFileError(f"{place}: {part.model!r} is no model or scheduler of diffusers or transformers")
     try:
         with init_empty_weights(include_buffers=False):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import PAIRS
-from tstitch_cli.errors import BadFileError
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.zoo import architectures
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.entry import Component, Entry
@@ -144,6 +144,21 @@ def test_what_is_to_be_stitched_can_be(entries: dict[str, Entry]) -> None:
     check([entries["bk-sdm-v2-tiny"], entries["sd21-base"]])
     check([entries["flux-mini"], entries["flux-dev"]])
     check([entries["sana-1.5-1.6b"], entries["sana-1.5-4.8b"]])
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("bk-sdm-tiny", "sd21-base"), "differ in cross-attention width: 768 against 1024"),
+        (("ssd-1b", "sd14"), "share no latent space"),
+        (("pixart-sigma", "sdxl"), "differ in pipeline"),
+        (("flux-mini", "sd35-large"), "share no latent space"),
+        (("wan-1.3b", "sd35-large"), "share no latent space"),
+    ],
+)
+def test_what_cannot_be_stitched_is_refused(entries: dict[str, Entry], pair: tuple[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check([entries[name] for name in pair])
 
 
 def test_like_takes_another_architecture_with_changes() -> None:
