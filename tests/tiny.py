@@ -124,13 +124,14 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
 PAIRS = {
     "stable-diffusion": ("bk-sdm-tiny", "sd14"),
     "sdxl": ("ssd-1b", "sdxl"),
+    "lcm": ("lcm-ssd-1b", "lcm-sdxl"),
     "sd3": ("sd35-medium", "sd35-large"),
     "flux": ("flux-lite", "flux-dev"),
     "sana": ("sana-0.6b", "sana-1.6b"),
     "pixart-sigma": ("pixart-sigma", "pixart-900m"),
     "wan": ("wan-1.3b", "wan-14b"),
 }
-"""Family -> a smaller and a larger denoiser of it."""
+"""Family, or what sets denoisers within one apart -> a smaller and a larger of them."""
 
 
 def tiny(name: str) -> Entry:

@@ -6,14 +6,15 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from torch import nn
 
 from tstitch_cli import caches, components, embeddings, hub, offload, running, schedulers, tasks
-from tstitch_cli import random_weights as unloaded
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.inputs import NOTHING, Given
@@ -125,7 +126,7 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     if not random_weights:
         entries = tuple(hub.pinned(entry) for entry in entries)
     host = largest(entries)
-    parts = unloaded if random_weights else components
+    parts = _without_weights() if random_weights else components
     control = tasks.control_of(entries, host, setting)
     with out_of_memory(setting):
         loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
@@ -136,7 +137,7 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
         pipeline.scheduler = schedulers.build(setting.scheduler, config)
         net = None
         if control is not None and random_weights:
-            net = unloaded.controlnet(loaded[host.name], dtype)
+            net = parts.controlnet(loaded[host.name], dtype)
         elif control is not None:
             net = components.controlnet(control, dtype)
         pipeline = tasks.for_setting(pipeline, loaded, setting, control, net)
@@ -157,8 +158,15 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     return Family(tuple(entries), weights, loaded, pipeline, stitched, setting, device, bridges)
 
 
+def _without_weights() -> ModuleType:
+    from tstitch_cli import random_weights  # which imports transformers' models, slowly
+
+    return random_weights
+
+
 def _quiet() -> None:
     """Keeps diffusers and transformers from talking into the command's own output."""
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)\b")
     diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()

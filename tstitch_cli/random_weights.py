@@ -105,14 +105,15 @@ def fill(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _build(part: Component, place: str) -> Any:
     """An instance of the component's class whose parameters have shapes and no memory."""
-    found: Any = getattr(diffusers, part.model, None) or getattr(transformers, part.model, None)
-    if not (isinstance(found, type) and issubclass(found, _BUILT)):
+    found = getattr(diffusers, part.model, None) or getattr(transformers, part.model, None)
+    if not (inspect.isclass(found) and issubclass(found, _BUILT)):
         raise BadFileError(f"{place}: {part.model!r} is no model or scheduler of diffusers or transformers")
+    model_class: Any = found
     try:
         with init_empty_weights(include_buffers=False):
             if not issubclass(found, transformers.PreTrainedModel):
-                return found(**part.config)
-            model = found(found.config_class(**part.config))
+                return model_class(**part.config)
+            model = model_class(model_class.config_class(**part.config))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise BadFileError(f"{place}: {part.model} cannot be built from this config: {error}") from error
     model.tie_weights()  # not where parameters are made empty, which would part them

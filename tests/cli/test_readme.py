@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests import zoo_table
 from tests.reference import README, command, contexts, written
 from tstitch_cli.errors import ExitStatus
 from tstitch_cli.zoo.registry import Zoo
@@ -59,6 +60,10 @@ def test_the_reference_has_every_option_and_notices_a_change() -> None:
     stale = TEXT.replace("| `--sweep` |", "| `--swoop` |")
     assert stale != TEXT
     assert written(stale) == TEXT
+
+
+def test_the_table_of_the_zoo_is_the_zoos_own() -> None:
+    assert zoo_table.written(TEXT) == TEXT, "run `python -m tests.zoo_table --write`"
 
 
 def test_the_three_commands_are_shown() -> None:

@@ -28,11 +28,17 @@ def test_every_denoiser_is_listed_with_family_size_and_source() -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     families = [line.split()[0] for line in lines if line and not line.startswith(" ")]
-    assert families == ["fashion", "stable-diffusion"]
+    assert families == sorted(families)
+    assert {"fashion", "flux", "sana", "sd3", "sdxl", "stable-diffusion", "stable-diffusion-2", "wan"} <= {*families}
     tiny = next(line for line in lines if "bk-sdm-tiny" in line)
-    assert "323 M" in tiny
-    assert "not here" in tiny
-    assert "hub:nota-ai/bk-sdm-tiny" in tiny
+    assert " ".join(tiny.split()) == "bk-sdm-tiny 323 M not here hub:nota-ai/bk-sdm-tiny CreativeML OpenRAIL-M"
+    sizes = [line.split()[0] for line in lines[lines.index(_line(lines, "sdxl ")) :][1:6]]
+    assert sizes == ["lcm-sdxl", "sdxl", "lcm-ssd-1b", "ssd-1b", "segmind-vega"]
+    assert _line(lines, "sdxl ") == "sdxl  KL-f8 of SDXL, 1024 px, 50 steps of euler"
+
+
+def _line(lines: list[str], start: str) -> str:
+    return next(line for line in lines if line.startswith(start))
 
 
 def test_json_says_all_that_is_known() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import PAIRS, SMALLER, tiny
+from tests.tiny import PAIRS, tiny
 from tstitch_cli import random_weights
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
@@ -53,7 +53,7 @@ def loaded(family: str, dtype: str = "float32", steps: int = 3) -> Family:
     return load(entries, setting, random_weights=True)
 
 
-@pytest.mark.parametrize("family", SMALLER)
+@pytest.mark.parametrize("family", PAIRS)
 def test_every_pipeline_runs_stitched_on_what_the_zoo_knows(family: str) -> None:
     toy = loaded(family)
     small, large = PAIRS[family]
@@ -71,7 +71,7 @@ def test_every_pipeline_runs_stitched_on_what_the_zoo_knows(family: str) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", SMALLER)
+@pytest.mark.parametrize("family", PAIRS)
 def test_parameters_are_all_filled_finite_and_not_denormal(family: str, dtype: torch.dtype) -> None:
     entry = tiny(PAIRS[family][1])
     pipeline = built(entry, dtype)

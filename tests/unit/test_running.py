@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import nn
 
 from tests import toys
-from tests.cli.test_local_folder import text_parts
+from tests.toys import text_parts
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import Family, load

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tstitch_cli.schema import Plan, Row
+    from tstitch_cli.schema import Plan, Profile, Row
 
 ROWS_SHOWN = 70
 """A table up to this long is printed whole."""
@@ -87,7 +87,7 @@ def plan(
         from tstitch_cli.plots import pareto_png
 
         pareto_png(made, plot, overwrite=overwrite)
-    talk.print(f"profile: [bold]{_safe(source)}[/] ({read.origin}, {_safe(read.created)})")
+    talk.print(f"profile: [bold]{_safe(source)}[/] ({_origin(read)}, {_safe(read.created)})")
     if as_json:
         import json
 
@@ -240,3 +240,8 @@ def _safe(text: object) -> str:
     from rich.markup import escape
 
     return escape(str(text))
+
+
+def _origin(profile: Profile) -> str:
+    random = profile.fingerprint is not None and profile.fingerprint.random
+    return f"{profile.origin} with random weights" if random else profile.origin

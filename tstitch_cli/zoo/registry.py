@@ -90,14 +90,7 @@ class Zoo:
         Raises:
             BadFileError: the user's zoo file cannot be read, or is not what it should be.
         """
-        families: dict[str, FamilyFacts] = {}
-        entries: dict[str, Entry] = {}
-        named: tuple[Control, ...] = ()
-        for path in sorted(BUNDLED.parent.glob("*.yaml")):
-            file = _read(path, families, entries)
-            families |= file.families
-            entries |= _entries(file, families, entries, path)
-            named += file.controls
+        families, entries, named = _shipped()
         own = user_file()
         if own is None:
             return cls(entries, controls=named)
@@ -106,6 +99,12 @@ class Zoo:
         replaced = [name for name in added if name in entries]
         remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
         return cls(entries | added, remarks, named + file.controls)
+
+    @classmethod
+    def shipped(cls) -> Zoo:
+        """The entries that come with tstitch, and no others."""
+        _, entries, named = _shipped()
+        return cls(entries, controls=named)
 
     def resolve(self, name: str) -> Entry:
         """The entry for a zoo name, else for a local diffusers folder, else for a hub id (`owner/name[@revision]`).
@@ -186,6 +185,18 @@ def is_here(entry: Entry) -> bool:
     return any(_has_denoiser(folder, entry.subfolder) for folder in weights) and any(
         _has_parts(folder, entry.component) for folder in parts
     )
+
+
+def _shipped() -> tuple[dict[str, FamilyFacts], dict[str, Entry], tuple[Control, ...]]:
+    families: dict[str, FamilyFacts] = {}
+    entries: dict[str, Entry] = {}
+    named: tuple[Control, ...] = ()
+    for path in sorted(BUNDLED.parent.glob("*.yaml")):
+        file = _read(path, families, entries)
+        families |= file.families
+        entries |= _entries(file, families, entries, path)
+        named += file.controls
+    return families, entries, named
 
 
 def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) -> ZooFile:
