@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
@@ -46,6 +47,7 @@ app.command("plan")(plan)
 app.command("sample")(sample)
 app.command("show")(show)
 app.command("zoo")(zoo)
+app.command("convert")(convert)
 app.command("train")(train)
 
 

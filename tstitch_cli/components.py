@@ -11,17 +11,24 @@ import diffusers
 import torch
 from torch import nn
 
+from tstitch_cli import schedulers
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.models import model_class
 from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.registry import path_of
+from tstitch_cli.zoo.registry import parts_of, path_of
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
-    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone."""
+    """The component of `entry` in eval mode, of the class its config names, from safetensors alone.
+
+    Raises UsageError for a class that tstitch does not run, BadFileError where weights are missing or broken.
+    """
     where, revision = _location(entry.source, entry.revision)
+    given: dict[str, Any] = {"subfolder": entry.subfolder or None, "revision": revision}
     with _loading(entry):
-        model = diffusers.AutoModel.from_pretrained(
-            where, subfolder=entry.subfolder or None, revision=revision, torch_dtype=dtype, use_safetensors=True
+        config = diffusers.AutoModel.load_config(where, **given)
+        model = model_class(str(config.get("_class_name"))).from_pretrained(
+            where, torch_dtype=dtype, use_safetensors=True, **given
         )
     if not isinstance(model, nn.Module):
         raise BadFileError(f"{entry.name}: {type(model).__name__} is no denoiser of diffusers")
@@ -30,11 +37,14 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
 
 def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     """The pipeline of `entry` around a loaded denoiser."""
-    where, revision = _location(entry.parts, entry.revision if entry.parts == entry.source else None)
+    where, revision = _location(*parts_of(entry))
     with _loading(entry):
-        return pipeline_class(entry.pipeline).from_pretrained(
+        made = pipeline_class(entry.pipeline).from_pretrained(
             where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: loaded}
         )
+        if entry.parts != entry.source:
+            made.scheduler = schedulers.trained_on(entry.noise, made.scheduler)
+        return made
 
 
 def pipeline_class(name: str) -> Any:
@@ -50,7 +60,14 @@ def _location(source: str, revision: str | None) -> tuple[str, str | None]:
     """What `from_pretrained` is given: a folder, or a hub repository with its revision."""
     if source.startswith("hub:"):
         return source.removeprefix("hub:"), revision
-    return str(path_of(source)), None
+    folder = path_of(source)
+    if source.startswith("converted:") and not folder.is_dir():
+        name = source.removeprefix("converted:")
+        raise BadFileError(
+            f"{name} is made from its original checkpoint, which has not been converted yet",
+            hint=f"download the checkpoint and run `tstitch convert {name} CHECKPOINT`",
+        )
+    return str(folder), None
 
 
 def revision_of(entry: Entry, loaded: nn.Module) -> str | None:

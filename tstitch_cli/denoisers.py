@@ -44,9 +44,11 @@ class Family:
         return next(entry for entry in self.entries if entry.name == name)
 
     def example_prompts(self, count: int) -> tuple[str, ...]:
-        """Prompts to measure with: the classes in turn, or a plain sentence."""
-        labels = self.entries[0].conditioning.labels or ("a photograph of a lighthouse by the sea",)
-        return tuple(labels[i % len(labels)].split(",")[0] for i in range(count))
+        """Prompts to measure with: the classes in turn, by number since names may be ambiguous, or a sentence."""
+        labels = self.entries[0].conditioning.labels
+        return tuple(
+            str(i % len(labels)) if labels else "a photograph of a lighthouse by the sea" for i in range(count)
+        )
 
     def call_arguments(self, prompts: Sequence[str], negative_prompt: str | None, steps: int) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tstitch_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from tstitch_cli.zoo.entry import Noise
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -36,6 +39,25 @@ def known(name: str) -> str:
         f"unknown scheduler '{name}'",
         hint=(f"did you mean '{near[0]}'? " if near else "") + f"there are {', '.join(SCHEDULERS)}",
     )
+
+
+def plain() -> Any:
+    """The scheduler of a folder that has none yet: DDIM, without clipping, which means nothing to latents."""
+    import diffusers
+
+    return diffusers.DDIMScheduler(clip_sample=False)
+
+
+def trained_on(noise: Noise, scheduler: Any) -> Any:
+    """`scheduler`, a diffusers one, with the noise schedule that `noise` states in place of its own.
+
+    For a denoiser whose other parts are another model's: that model's scheduler has the betas of its own training.
+    """
+    if noise.beta_schedule is None:
+        return scheduler
+    betas = {"beta_schedule": noise.beta_schedule, "beta_start": noise.beta_start, "beta_end": noise.beta_end}
+    trained = {"num_train_timesteps": noise.train_steps, "prediction_type": noise.prediction}
+    return type(scheduler).from_config(scheduler.config, **betas, **trained)
 
 
 def build(name: str, config: Any) -> Any:

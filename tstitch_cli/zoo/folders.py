@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+from tstitch_cli.models import OWN_DENOISERS
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
 from tstitch_cli.zoo.weights import parameters_in
@@ -35,7 +36,7 @@ class _Kind:
 
 _UNET = ("UNet2DConditionModel",)
 _PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
-_DIT = ("DiTTransformer2DModel", "Transformer2DModel")
+_DIT = ("DiTTransformer2DModel", "Transformer2DModel", "OriginalDiT", "UViTModel")
 _SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
 _PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
 _KINDS = {
@@ -45,7 +46,7 @@ _KINDS = {
     "StableDiffusionXLPipeline": _Kind(
         "unet", _UNET, "cross_attention_dim", Defaults(50, "euler", 5.0, 1024, 1, "float16")
     ),
-    "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(50, "ddim", 4.0, 256, 1, "float16")),
+    "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(100, "ddim", 1.5, 256, 8, "float16")),
     "ClassConditionalPipeline": _Kind("transformer", _DIT, None, Defaults(20, "ddim", 1.5, 32, 8, "float32")),
     "PixArtAlphaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
     "PixArtSigmaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
@@ -59,7 +60,9 @@ _KINDS = {
 }
 PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
-_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "VQModel")
+_SERVED_BY = {"DiTPipeline": "ClassConditionalPipeline"}
+"""Pipelines that tstitch's own stands in for, so that all class-conditional denoisers can be stitched in one."""
 _PREDICTIONS: dict[str, Prediction] = {
     "epsilon": "epsilon",
     "v_prediction": "v_prediction",
@@ -174,7 +177,7 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
         revision=revision,
         component=kind.component,
         subfolder=kind.component,
-        pipeline=pipeline,
+        pipeline=_SERVED_BY.get(pipeline, pipeline),
         parts=source,
         latent_space=space,
         noise=noise,
@@ -194,6 +197,8 @@ def _kind(index: _Config) -> tuple[str, _Kind]:
             hint=f"these can: {', '.join(PIPELINES)}",
         )
     kind = _KINDS[name]
+    if name == "ClassConditionalPipeline" and index.values.get("unet", [None])[:1] != [None]:
+        kind = replace(kind, component="unet", classes=("LabelledUNet",))
     for key in ("custom_pipeline", "auto_map"):
         if key in index.values:
             raise _foreign(index, key)
@@ -201,7 +206,7 @@ def _kind(index: _Config) -> tuple[str, _Kind]:
         found = index.values.get(part)
         if not isinstance(found, list) or len(found) != 2 or not all(isinstance(each, str) for each in found):
             raise index.wrong(part, "a library and a class")
-        if found[0] != "diffusers" or (classes is not None and found[1] not in classes):
+        if found[0] != OWN_DENOISERS.get(found[1], "diffusers") or (classes is not None and found[1] not in classes):
             raise _foreign(index, f"{part}: {found[0][:60]}.{found[1][:60]}")
     return name, kind
 
@@ -209,7 +214,7 @@ def _kind(index: _Config) -> tuple[str, _Kind]:
 def _foreign(config: _Config, what: str) -> UsageError:
     return UsageError(
         f"{config.name}: {what!r} is code or a class that tstitch does not run",
-        hint="only pipelines made of diffusers' own classes can be stitched",
+        hint="only pipelines made of diffusers' own classes and tstitch's can be stitched",
     )
 
 
@@ -218,21 +223,22 @@ def _latent_space(autoencoder: _Config) -> LatentSpace:
     blocks = autoencoder.length("encoder_block_out_channels" if compressing else "block_out_channels")
     if not 0 < blocks <= 8:
         raise BadFileError(f"{autoencoder.name}: {blocks} levels of blocks, 1 to 8 were expected")
-    channels = autoencoder.count("latent_channels", None if compressing else 4)
+    quantizing = autoencoder.text("_class_name") == "VQModel"
+    channels = autoencoder.count("latent_channels", None if compressing else 3 if quantizing else 4)
     downscale, scale = 2 ** (blocks - 1), _scaling(autoencoder)
     return LatentSpace(
         name=f"f{downscale}-c{channels}-{scale:g}",
         channels=channels,
         downscale=downscale,
-        autoencoder=f"{'DC' if compressing else 'KL'}-f{downscale}",
+        autoencoder=f"{'DC' if compressing else 'VQ' if quantizing else 'KL'}-f{downscale}",
         scaling_factor=scale,
         shift_factor=autoencoder.number("shift_factor", 0.0),
     )
 
 
 def _scaling(autoencoder: _Config) -> float:
-    # Configs older than the key mean Stable Diffusion's factor, as diffusers' AutoencoderKL does.
-    old = autoencoder.text("_class_name") == "AutoencoderKL"
+    # Configs older than the key mean Stable Diffusion's factor, as diffusers' own default does.
+    old = autoencoder.text("_class_name") in ("AutoencoderKL", "VQModel")
     scale = autoencoder.number("scaling_factor", 0.18215 if old else 1.0)
     if scale <= 0:
         raise autoencoder.wrong("scaling_factor", "a number above 0")
@@ -266,9 +272,10 @@ def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioni
     distilled = component.values.get("time_cond_proj_dim") is not None or component.values.get("guidance_embeds")
     if kind.width is not None:
         return Conditioning("text", component.count(kind.width), guidance_embedding=bool(distilled))
-    classes = component.count("num_embeds_ada_norm")
+    key = "num_classes" if "num_classes" in component.values else "num_embeds_ada_norm"
+    classes = component.count(key)
     if classes > 100_000:
-        raise component.wrong("num_embeds_ada_norm", "at most 100000 classes")
+        raise component.wrong(key, "at most 100000 classes")
     names = index.values.get("id2label") or {}
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise index.wrong("id2label", "class names by number")

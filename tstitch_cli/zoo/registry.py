@@ -8,20 +8,23 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tstitch_cli import documents
-from tstitch_cli.errors import UsageError
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
 from tstitch_cli.zoo import folders
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
+Facts = TypeVar("Facts", "FamilyFacts", "DenoiserFacts")
+
 SCHEMA = "tstitch/zoo/1"
 BUNDLED = Path(__file__).parent / "bundled"
-_SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+", re.ASCII)
-_WANTED_SOURCE = "expected bundled:..., hub:owner/name or folder:/path"
+_SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+|converted:\w[\w.-]*", re.ASCII)
+_WANTED_SOURCE = "expected bundled:..., hub:owner/name, folder:/path or converted:name"
+_PARTS = re.compile(rf"{_SOURCE.pattern}|hub:[\w.-]+/[\w.-]+@[\w./-]+", re.ASCII)
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
@@ -137,9 +140,10 @@ class Zoo:
         return replace(entry, name=denoiser.name, revision=denoiser.revision or entry.revision)
 
     def _with_known_space(self, entry: Entry) -> Entry:
-        """A latent space that the zoo knows is called by the zoo's name."""
+        """A latent space that the zoo knows is called by the zoo's name, which is another for another conditioning."""
         for known in self.entries.values():
-            if _facts(known.latent_space) == _facts(entry.latent_space):
+            alike = known.conditioning.kind == entry.conditioning.kind
+            if alike and _facts(known.latent_space) == _facts(entry.latent_space):
                 return replace(entry, latent_space=known.latent_space)
         return entry
 
@@ -155,21 +159,40 @@ def user_file() -> Path | None:
 
 
 def path_of(source: str) -> Path:
-    """The folder of a `bundled:` or `folder:` source.
+    """The folder of a `bundled:`, `folder:` or `converted:` source.
 
     Raises:
         UsageError: the source is a hub repository or no source at all.
     """
     kind, _, rest = source.partition(":")
     if _SOURCE.fullmatch(source) and kind != "hub":
-        return BUNDLED / rest if kind == "bundled" else Path(rest)
-    raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub: or folder:")
+        above = {"bundled": BUNDLED, "converted": converted_folder()}
+        return above[kind] / rest if kind in above else Path(rest)
+    raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub:, folder: or converted:")
+
+
+def converted_folder() -> Path:
+    """Where `tstitch convert` puts what it makes, in the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("tstitch")) / "converted"
+
+
+def parts_of(entry: Entry) -> tuple[str, str | None]:
+    """Where the other parts of the entry's pipeline come from: the source, and of a hub source its revision."""
+    if entry.parts == entry.source:
+        return entry.source, entry.revision
+    kind, colon, rest = entry.parts.partition(":")
+    if kind != "hub":
+        return entry.parts, None
+    repository, _, revision = rest.partition("@")
+    return f"{kind}{colon}{repository}", revision or None
 
 
 def is_here(entry: Entry) -> bool:
     """Whether nothing need be fetched to load `entry`: its weights and the pipeline's parts are on this disk."""
     weights = _folders(entry.source, entry.revision)
-    parts = _folders(entry.parts, entry.revision if entry.parts == entry.source else None)
+    parts = _folders(*parts_of(entry))
     return any(_has_weights(folder / entry.subfolder) for folder in weights) and any(
         os.path.isfile(folder / folders.INDEX) for folder in parts
     )
@@ -194,12 +217,14 @@ def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
                 yield (*place, "parameters"), "expected a whole number above 0"
             yield from _faults(place, denoiser)
 
-    return documents.read(path, ZooFile, SCHEMA, faults)
+    file = documents.read(path, ZooFile, SCHEMA, faults)
+    families = {name: _labelled(facts, path) for name, facts in file.families.items()}
+    return ZooFile(families, {name: _labelled(facts, path) for name, facts in file.denoisers.items()})
 
 
 def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
     """What is wrong in the parts that families and denoisers have in common, beyond their types."""
-    if facts.parts is not None and not _SOURCE.fullmatch(facts.parts):
+    if facts.parts is not None and not _PARTS.fullmatch(facts.parts):
         yield (*place, "parts"), _WANTED_SOURCE
     if (space := facts.latent_space) is not None:
         yield from _not_positive((*place, "latent_space"), space, ("channels", "downscale", "scaling_factor"))
@@ -208,8 +233,10 @@ def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[
         if any((beta is None) != (noise.prediction == "flow") for beta in betas):
             yield (*place, "noise"), "beta_schedule, beta_start and beta_end belong together, and are left out for flow"
         yield from _not_positive((*place, "noise"), noise, ("train_steps",))
-    if (conditioning := facts.conditioning) is not None and conditioning.kind == "class" and not conditioning.labels:
-        yield (*place, "conditioning"), "class conditioning needs labels"
+    if (conditioning := facts.conditioning) is not None:
+        given = bool(conditioning.labels) + (conditioning.labels_from is not None)
+        if conditioning.kind == "class" and given != 1:
+            yield (*place, "conditioning"), "class conditioning needs labels or labels_from, not both"
     if (defaults := facts.defaults) is not None:
         yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size"))
         if defaults.scheduler not in SCHEDULERS:
@@ -247,6 +274,21 @@ def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> 
         architecture=facts.architecture,
         components=family.components,
     )
+
+
+def _labelled(facts: Facts, path: Path) -> Facts:
+    """`facts` of the zoo file at `path`, with the labels that stand in a file of their own beside it."""
+    conditioning = facts.conditioning
+    if conditioning is None or conditioning.labels_from is None:
+        return facts
+    file = path.parent / os.path.expanduser(conditioning.labels_from)
+    try:
+        labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{file}: the class names cannot be read: {error}", hint=f"{path} names the file") from error
+    if not labels:
+        raise BadFileError(f"{file}: has no class names", hint="it holds the names of one class a line")
+    return replace(facts, conditioning=replace(conditioning, labels=labels, labels_from=None))
 
 
 def _absolute(source: str, path: Path) -> str:
