@@ -15,14 +15,17 @@ State = dict[str, torch.Tensor]
 
 
 class Draw:
-    """Collects random parameters by name."""
+    """Collects random parameters by name; with no seed only their shapes, which costs nothing at full size."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | None) -> None:
         self.state: State = {}
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def weights(self, name: str, *shape: int, scale: float = 0.3) -> None:
-        self.state[name] = scale * torch.randn(shape, generator=self._generator)
+        if self._generator is None:
+            self.state[name] = torch.empty(shape, device="meta")
+        else:
+            self.state[name] = scale * torch.randn(shape, generator=self._generator)
 
     def linear(self, name: str, inner: int, outer: int, *, bias: bool = True) -> None:
         self.weights(f"{name}.weight", outer, inner, scale=1.0 / math.sqrt(inner))
@@ -82,7 +85,7 @@ def unpatched(x: torch.Tensor, patch: int, channels: int) -> torch.Tensor:
     return torch.einsum("bhwpqc->bchpwq", x).reshape(-1, channels, side * patch, side * patch)
 
 
-def dit_state(seed: int, *, width: int, depth: int, classes: int, side: int = 4, learned: int = 8) -> State:
+def dit_state(seed: int | None, *, width: int, depth: int, classes: int, side: int = 4, learned: int = 8) -> State:
     draw = Draw(seed)
     draw.conv("x_embedder.proj", 4, width, 2)
     draw.linear("t_embedder.mlp.0", 256, width)
@@ -116,7 +119,7 @@ def dit(state: State, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, heads: 
     return unpatched(x, 2, learned)
 
 
-def u_vit_state(seed: int, *, width: int, depth: int, classes: int, side: int = 4, final: bool = False) -> State:
+def u_vit_state(seed: int | None, *, width: int, depth: int, classes: int, side: int = 4, final: bool = False) -> State:
     draw = Draw(seed)
     draw.conv("patch_embed.proj", 4, width, 2)
     draw.weights("label_emb.weight", classes + 1, width)
@@ -164,7 +167,7 @@ def u_vit(state: State, x: torch.Tensor, n: torch.Tensor, y: torch.Tensor, heads
     return conv(state, "final_layer", x, padding=1) if "final_layer.weight" in state else x
 
 
-def ldm_state(seed: int, *, widths: tuple[int, ...], context: int, rows: int) -> State:
+def ldm_state(seed: int | None, *, widths: tuple[int, ...], context: int, rows: int) -> State:
     """A latent-diffusion checkpoint: a U-Net with a transformer at each level, 2 blocks a level; the labels' table."""
     draw, at, time = Draw(seed), "model.diffusion_model.", 4 * widths[0]
 
@@ -265,7 +268,7 @@ def ldm(state: State, x: torch.Tensor, t: torch.Tensor, token: torch.Tensor, *, 
     return conv(own, "out.2", F.silu(group_norm(own, "out.0", x, groups, 1e-5)), padding=1)
 
 
-def vq_state(seed: int, *, widths: tuple[int, ...], codes: int) -> State:
+def vq_state(seed: int | None, *, widths: tuple[int, ...], codes: int) -> State:
     """A VQ autoencoder with attention at the innermost level, 2 blocks a level, 3 in the decoder; 4 latent channels."""
     draw = Draw(seed)
 

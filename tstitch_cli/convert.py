@@ -18,12 +18,13 @@ from tstitch_cli.models import OWN_DENOISERS, model_class
 from tstitch_cli.zoo.entry import Component, Entry
 from tstitch_cli.zoo.registry import path_of
 
-_CONVERSIONS: dict[str, Conversion] = {
+CONVERSIONS: dict[str, Conversion] = {
     "LabelledUNet": conversions.labelled_unet,
     "OriginalDiT": conversions.dit,
     "UViTModel": conversions.u_vit,
     "VQModel": conversions.vq_autoencoder,
 }
+"""Class of a model -> what makes its parameters of an original checkpoint's."""
 _NAMES_SHOWN = 6
 
 
@@ -38,7 +39,7 @@ def convert(entry: Entry, checkpoint: Path, *, autoencoder: Path | None = None, 
         BadFileError: a checkpoint cannot be read or is not the entry's, or the folder is there or cannot be written.
     """
     architecture = entry.architecture
-    if not entry.source.startswith("converted:") or architecture is None or architecture.model not in _CONVERSIONS:
+    if not entry.source.startswith("converted:") or architecture is None or architecture.model not in CONVERSIONS:
         raise UsageError(
             f"{entry.name} is not made from an original checkpoint: its source is {entry.source}",
             hint="`tstitch zoo` shows which ones are: their sources begin with converted:",
@@ -62,7 +63,7 @@ def convert(entry: Entry, checkpoint: Path, *, autoencoder: Path | None = None, 
 
 
 def _autoencoder(entry: Entry, state: Tensors, checkpoint: Path, given: Path | None) -> nn.Module:
-    if "vae" not in entry.components or entry.components["vae"].model not in _CONVERSIONS:
+    if "vae" not in entry.components or entry.components["vae"].model not in CONVERSIONS:
         raise UsageError(f"{entry.name} has no autoencoder that can be converted", hint="its entry needs `parts`")
     if given is not None:
         state, checkpoint = checkpoints.read(given), given
@@ -83,7 +84,7 @@ def _component(component: Component, state: Tensors, checkpoint: Path) -> nn.Mod
         raise BadFileError(f"the zoo's config of {component.model} does not make one: {error}") from error
     config: Mapping[str, Any] = model.config  # type: ignore[assignment]
     try:
-        converted = _CONVERSIONS[component.model](state, config)
+        converted = CONVERSIONS[component.model](state, config)
     except BadFileError as error:
         raise BadFileError(f"{checkpoint}: {error.message}", hint=error.hint) from error
     wanted = model.state_dict()

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from tests import originals, toys
 from tstitch_cli import checkpoints, components
-from tstitch_cli.convert import convert
+from tstitch_cli.convert import CONVERSIONS, convert
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.models import model_class
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.folders import from_folder
 from tstitch_cli.zoo.registry import Zoo, is_here
@@ -298,6 +299,33 @@ def test_what_is_there_is_kept_unless_told_otherwise_and_whatever_fails(
     convert(entry, path, overwrite=True)
     assert components.digest_of(entry) != before
     assert [each.name for each in folder.parent.iterdir()] == [folder.name]
+
+
+def full_size() -> dict[str, originals.State]:
+    """The shapes of the published checkpoints."""
+    dits: dict[str, Any] = {"depth": 12, "classes": 1000, "side": 16}
+    return {
+        "dit-s-256": originals.dit_state(None, width=384, **dits),
+        "dit-b-256": originals.dit_state(None, width=768, **dits),
+        "u-vit-h-256": originals.u_vit_state(None, width=1152, depth=28, classes=1000, side=16),
+        "ldm-256": originals.ldm_state(None, widths=(256, 512, 1024), context=512, rows=1001),
+        "ldm-s-256": originals.ldm_state(None, widths=(64, 128, 256), context=256, rows=1001),
+    }
+
+
+def test_the_zoos_architectures_are_those_of_the_published_checkpoints() -> None:
+    for name, state in full_size().items():
+        entry = Zoo.load().entries[name]
+        parts = [(entry.architecture, state)]
+        if name == "ldm-256":
+            parts.append((entry.components["vae"], originals.vq_state(None, widths=(128, 256, 256, 512), codes=16384)))
+        for component, original in parts:
+            assert component is not None
+            with torch.device("meta"):
+                wanted = model_class(component.model)(**component.config).state_dict()
+            original.pop("pos_embed" if component.model == "OriginalDiT" else "", None)
+            found = CONVERSIONS[component.model](original, component.config)
+            assert {n: v.shape for n, v in found.items()} == {n: v.shape for n, v in wanted.items()}
 
 
 def test_the_averaged_weights_are_preferred(home: Path) -> None:

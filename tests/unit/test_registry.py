@@ -202,9 +202,10 @@ def test_a_bundled_entry_is_here_with_weights_and_parts_and_its_scaling_is_read(
     bundled = tmp_path / "zoo" / "bundled"
     bundled.mkdir(parents=True)
     monkeypatch.setattr(registry, "BUNDLED", bundled)
-    # The shipped YAML stands beside the bundled folder, which has just moved.
-    for path in Path(registry.__file__).parent.glob("*.yaml"):
-        (bundled.parent / path.name).write_bytes(path.read_bytes())
+    # The shipped files stand beside the bundled folder, which has just moved.
+    for path in Path(registry.__file__).parent.iterdir():
+        if path.suffix in (".yaml", ".txt"):
+            (bundled.parent / path.name).write_bytes(path.read_bytes())
     zoo = Zoo.load()
     assert not is_here(zoo.entries["fashion-s"])
     assert zoo.resolve("fashion-s").latent_space.scaling_factor is None

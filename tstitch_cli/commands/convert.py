@@ -12,9 +12,11 @@ from tstitch_cli.commands.edge import guarded, out, talk
 
 @guarded
 def convert(
-    name: Annotated[str, typer.Argument(help="A denoiser of the zoo whose source begins with converted:.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A denoiser of the zoo whose source begins with converted:.")
+    ],
     checkpoint: Annotated[
-        Path, typer.Argument(help="The original checkpoint (.pt, .pth, .ckpt or .safetensors).", show_default=False)
+        Path, typer.Argument(metavar="CHECKPOINT", help="The original checkpoint: .pt, .pth, .ckpt or .safetensors.")
     ],
     autoencoder: Annotated[
         Path | None, typer.Option(help="The autoencoder's checkpoint, where the denoiser's does not hold it.")

@@ -285,7 +285,8 @@ def _labelled(facts: Facts, path: Path) -> Facts:
     try:
         labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{file}: the class names cannot be read: {error}", hint=f"{path} names the file") from error
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise BadFileError(f"{file}: the class names cannot be read: {why}", hint=f"{path} names the file") from error
     if not labels:
         raise BadFileError(f"{file}: has no class names", hint="it holds the names of one class a line")
     return replace(facts, conditioning=replace(conditioning, labels=labels, labels_from=None))
