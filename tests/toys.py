@@ -103,7 +103,7 @@ def tiny(name: str, **changes: Any) -> Entry:
         conditioning=replace(entry.conditioning, labels=entry.conditioning.labels[:NULL_CLASS]),
         defaults=replace(entry.defaults, size=64),
         architecture=Component(model, config),
-        components={"vae": Component(vae.model, {**vae.config, **levels, **codes})},
+        components={**entry.components, "vae": Component(vae.model, {**vae.config, **levels, **codes})},
     )
 
 
@@ -115,9 +115,9 @@ def built(component: Component, seed: int) -> Any:
 
 def imagenet_pipeline(entry: Entry, denoiser: nn.Module) -> ClassConditionalPipeline:
     """The one class-conditional pipeline around an ImageNet denoiser, with the autoencoder of its entry."""
-    parts = {entry.component: denoiser, "vae": built(entry.components["vae"], 3)}
-    scheduler = schedulers.trained_on(entry.noise, schedulers.plain())
-    return _quiet(ClassConditionalPipeline(scheduler=scheduler, **parts))
+    scheduler = DDIMScheduler(**entry.components["scheduler"].config)
+    parts = {entry.component: denoiser, "vae": built(entry.components["vae"], 3), "scheduler": scheduler}
+    return _quiet(ClassConditionalPipeline(**parts))
 
 
 def noise() -> DDIMScheduler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,8 +44,20 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
             where, revision=revision, torch_dtype=dtype, use_safetensors=True, **{entry.component: loaded}
         )
         if entry.parts != entry.source:
-            made.scheduler = schedulers.trained_on(entry.noise, made.scheduler)
+            # Another model's scheduler has the noise schedule of that model's training.
+            made.scheduler = type(made.scheduler).from_config(schedulers.with_noise(made.scheduler.config, entry.noise))
         return made
+
+
+def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
+    """The pipeline of `entry` with its text encoders and nothing else that has weights."""
+    where, revision = _location(*parts_of(entry))
+    absent: dict[str, Any] = {entry.component: None, "vae": None}
+    made = pipeline_class(entry.pipeline)
+    if "safety_checker" in inspect.signature(made.__init__).parameters:
+        absent |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    with _loading(entry):
+        return made.from_pretrained(where, revision=revision, torch_dtype=dtype, use_safetensors=True, **absent)
 
 
 def pipeline_class(name: str) -> Any:

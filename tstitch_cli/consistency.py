@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schema import QUANTILES, Fingerprint, Measure, Plan, Profile, Row, Setting
+from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.yaml_nodes import Place
 
 Faults = Iterator[tuple[Place, str]]
@@ -33,6 +33,7 @@ def faults_of_profile(profile: Profile) -> Faults:
     yield from _names(names)
     for index, denoiser in enumerate(profile.denoisers):
         place: Place = ("denoisers", index)
+        yield from _knows(denoiser.knows, profile.setting.steps, (*place, "knows"))
         for part in ("first_s", "steady_s", "last_s"):
             yield from _measure(getattr(denoiser, part), (*place, part), positive=True)
         yield from _measure(denoiser.switch_s, (*place, "switch_s"))
@@ -44,6 +45,8 @@ def faults_of_profile(profile: Profile) -> Faults:
     for part in ("encode_s", "decode_s", "write_s"):
         yield from _measure(getattr(profile.fixed, part), ("fixed", part))
     yield from _spread(profile.spread)
+    if profile.agreement is not None:
+        yield from _agreement(profile.agreement, names, profile.setting.steps)
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
@@ -56,12 +59,36 @@ def faults_of_profile(profile: Profile) -> Faults:
         yield from _measure(validation.measured_s, ("validation", index, "measured_s"), positive=True)
 
 
+def _agreement(agreement: Agreement, names: Sequence[str], steps: int) -> Faults:
+    place: Place = ("agreement",)
+    others = [name for name in names if name != agreement.largest]
+    if len(others) == len(names):
+        yield (*place, "largest"), f"is no denoiser of the profile: {agreement.largest}"
+    if sorted(agreement.denoisers) != sorted(others):
+        yield (*place, "denoisers"), f"expected {', '.join(others)}, found {', '.join(agreement.denoisers)}"
+    columns: list[tuple[Place, Sequence[float]]] = [((*place, "weights"), agreement.weights)]
+    pictures = {len(close.rms) for close in agreement.denoisers.values()}
+    for name, close in agreement.denoisers.items():
+        at = (*place, "denoisers", name)
+        columns += [((*at, "cosine"), close.cosine), ((*at, "cosine_std"), close.cosine_std)]
+        columns += [((*at, "rms", index), row) for index, row in enumerate(close.rms)]
+        if pictures != {len(close.rms)} or not close.rms:
+            yield (*at, "rms"), "expected a row for every picture, as many for every denoiser"
+    for at, column in columns:
+        if len(column) != steps:
+            yield at, f"expected a value for each of the {steps} steps, found {len(column)}"
+        if at[-1] != "cosine" and any(value < 0 for value in column):
+            yield at, "must not be negative"
+
+
 def faults_of_plan(plan: Plan) -> Faults:
     """Yields every (place, fault) of a plan."""
     yield from _setting(plan.setting)
     yield from _evaluations(plan.evaluations, plan.setting.steps)
     names = [denoiser.name for denoiser in plan.denoisers]
     yield from _names(names)
+    for index, denoiser in enumerate(plan.denoisers):
+        yield from _knows(denoiser.knows, plan.setting.steps, ("denoisers", index, "knows"))
     yield from _fingerprint(plan.fingerprint, names)
     if plan.budget.seconds <= 0:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
@@ -114,6 +141,8 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
     for part in ("mean", "p95", "within"):
         if (value := getattr(row.time_s, part)) <= 0:
             yield (*place, "time_s", part), f"must be above 0, is {value:g}"
+    if row.refused is not None and (row.feasible or row.pareto):
+        yield (*place, "refused"), "is given, so the row can be neither feasible nor on the Pareto front"
     if row.compute < 0:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 
@@ -145,6 +174,11 @@ def _names(names: Sequence[str]) -> Faults:
             yield ("denoisers", index, "name"), "must not be empty"
         if name in names[:index]:
             yield ("denoisers", index, "name"), f"{name} stands here a second time"
+
+
+def _knows(knows: tuple[int, int] | None, steps: int, place: Place) -> Faults:
+    if knows is not None and not 1 <= knows[0] <= knows[1] <= steps:
+        yield place, f"must be the first and the last of the {steps} steps that it knows, is {list(knows)}"
 
 
 def _measure(measure: Measure, place: Place, *, positive: bool = False) -> Faults:

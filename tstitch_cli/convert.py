@@ -48,9 +48,10 @@ def convert(entry: Entry, checkpoint: Path, *, autoencoder: Path | None = None, 
     if folder.exists() and not overwrite:
         raise BadFileError(f"{folder}: exists already", hint="--overwrite replaces it")
     state = checkpoints.read(checkpoint)
-    parts = {entry.subfolder or entry.component: _component(architecture, state, checkpoint)}
+    parts: dict[str, Any] = {entry.subfolder or entry.component: _component(architecture, state, checkpoint)}
     if entry.parts == entry.source:
         parts["vae"] = _autoencoder(entry, state, checkpoint, autoencoder)
+        parts["scheduler"] = _scheduler(entry)
     elif autoencoder is not None:
         raise UsageError(f"{entry.name} takes its autoencoder from {entry.parts}", hint="leave --autoencoder out")
     try:
@@ -73,6 +74,11 @@ def _autoencoder(entry: Entry, state: Tensors, checkpoint: Path, given: Path | N
             hint="give its checkpoint as well: --autoencoder FILE",
         )
     return _component(entry.components["vae"], state, checkpoint)
+
+
+def _scheduler(entry: Entry) -> Any:
+    part = entry.components.get("scheduler", Component("DDIMScheduler", {"clip_sample": False}))
+    return model_class(part.model).from_config(schedulers.with_noise(part.config, entry.noise))
 
 
 def _component(component: Component, state: Tensors, checkpoint: Path) -> nn.Module:
@@ -139,12 +145,10 @@ def _write(folder: Path, entry: Entry, parts: Mapping[str, Any]) -> None:
 
 
 def _describe(made: Path, entry: Entry, parts: Mapping[str, Any]) -> None:
-    """Writes what makes a pipeline of the folder: its list of components, and the scheduler."""
+    """Writes the list of components, which makes a pipeline of the folder."""
     import json
 
-    scheduler = schedulers.trained_on(entry.noise, schedulers.plain())
-    scheduler.save_pretrained(made / "scheduler")
-    index: dict[str, Any] = {"_class_name": entry.pipeline, "scheduler": ["diffusers", type(scheduler).__name__]}
+    index: dict[str, Any] = {"_class_name": entry.pipeline}
     for name, model in parts.items():
         kind = type(model).__name__
         index[name] = [OWN_DENOISERS.get(kind, "diffusers"), kind]

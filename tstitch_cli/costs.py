@@ -5,20 +5,25 @@ of fractions r. Ours is per evaluation, the first and the last told apart, plus 
 
     time(allocation) = encode + sum over evaluations + switch of each denoiser that takes over + decode + write
 
+Where a cache works in a known rhythm, an evaluation's cost depends on its place since the denoiser took over, for
+there the cache starts anew.
+
 The conversion between the two stands here and nowhere else: `per_evaluation_s` one way, `CostModel.trajectory_s` the
 other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from tstitch_cli.accelerations import is_full
 from tstitch_cli.allocation import Allocation, collapse, expand
 from tstitch_cli.combinations import intervals
-from tstitch_cli.schema import DenoiserProfile, Profile, Times
+from tstitch_cli.schema import DenoiserProfile, Profile, Setting, Times
 
 P95 = 0.95
 NANOSECONDS = 9
@@ -34,11 +39,14 @@ class CostModel:
     """What a profile predicts for any allocation of its T steps to its K denoisers."""
 
     def __init__(self, profile: Profile) -> None:
-        evaluations = profile.evaluations_per_step()
         fixed = profile.fixed
         self.names = tuple(denoiser.name for denoiser in profile.denoisers)
         self.fixed_s = fixed.encode_s.mean + fixed.decode_s.mean + fixed.write_s.mean
-        self.elapsed_s = np.array([_elapsed(denoiser, evaluations) for denoiser in profile.denoisers])
+        self._done = np.concatenate(([0], np.cumsum(profile.evaluations_per_step())))
+        """(T + 1,): evaluations up to the end of each step."""
+        self._courses = [_Course.of(d, profile.setting, int(self._done[-1])) for d in profile.denoisers]
+        steps = np.arange(len(self._done))
+        self.elapsed_s = np.array([self._interval_s(k, np.zeros_like(steps), steps) for k in range(len(self.names))])
         """(K, T + 1): seconds of denoiser k's evaluations in the first t steps."""
         self._switch_s = [denoiser.switch_s.mean for denoiser in profile.denoisers]
         self._quantiles = sorted((float(name.removeprefix("p")) / 100, ratio) for name, ratio in profile.spread.items())
@@ -49,17 +57,27 @@ class CostModel:
         total, before = self.fixed_s, 0
         for name, steps in collapse(expand(allocation)):
             k, after = self._index[name], before + steps
-            total += float(self.elapsed_s[k, after] - self.elapsed_s[k, before])
+            total += float(self._interval_s(k, np.array(before), np.array(after)))
             if before:
                 total += self._switch_s[k]
             before = after
         return float(np.round(total, NANOSECONDS))
 
+    def _interval_s(
+        self, k: int, before: npt.NDArray[np.integer], after: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.float64]:
+        """Seconds of denoiser k's evaluations in the steps from `before` up to `after`, both of any one shape."""
+        course = self._courses[k]
+        total = course.run_s[self._done[after] - self._done[before]]
+        taken = after > before
+        total = total + np.where(taken & (before == 0), course.first_s, 0.0)
+        return total + np.where(taken & (after == len(self._done) - 1), course.last_s, 0.0)
+
     def mean_s_of_steps(self, steps: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
         """`mean_s` of every row of `steps` (N, K), taken in the order of the profile; returns (N,) seconds."""
         total = np.full(len(steps), self.fixed_s)
         for k, (before, after) in enumerate(intervals(steps)):
-            total += self.elapsed_s[k][after] - self.elapsed_s[k][before]
+            total += self._interval_s(k, before, after)
             if self._switch_s[k]:
                 total += np.where((before > 0) & (after > before), self._switch_s[k], 0.0)
         return np.round(total, NANOSECONDS)
@@ -68,7 +86,7 @@ class CostModel:
         """Seconds of the evaluations alone of every row of `steps` (N, K); returns (N,)."""
         total = np.zeros(len(steps))
         for k, (before, after) in enumerate(intervals(steps)):
-            total += self.elapsed_s[k][after] - self.elapsed_s[k][before]
+            total += self._interval_s(k, before, after)
         return np.round(total, NANOSECONDS)
 
     def trajectory_s(self, name: str) -> float:
@@ -103,11 +121,23 @@ class CostModel:
         return Times(mean, self.at_quantile(mean, P95), self.at_quantile(mean, quantile))
 
 
-def _elapsed(denoiser: DenoiserProfile, evaluations: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Seconds of the denoiser's evaluations up to the end of each step, (T + 1,) beginning with 0."""
-    done = np.concatenate(([0], np.cumsum(evaluations)))
-    # A trajectory of one evaluation begins cold, so it counts as a first one.
-    elapsed = np.where(done > 0, denoiser.first_s.mean + (done - 1) * denoiser.steady_s.mean, 0.0)
-    if done[-1] > 1:
-        elapsed[-1] += denoiser.last_s.mean - denoiser.steady_s.mean
-    return elapsed
+@dataclass(frozen=True)
+class _Course:
+    """What a run of evaluations of one denoiser costs."""
+
+    run_s: npt.NDArray[np.float64]
+    """(E + 1,): seconds of the first n evaluations since it took over, beginning with 0."""
+    first_s: float
+    """Extra seconds of a trajectory's first evaluation."""
+    last_s: float
+    """Extra seconds of a trajectory's last evaluation."""
+
+    @classmethod
+    def of(cls, denoiser: DenoiserProfile, setting: Setting, evaluations: int) -> _Course:
+        full_s, cached_s = denoiser.steady_s.mean, (denoiser.cached_s or denoiser.steady_s).mean
+        is_full_one = [is_full(setting, place) for place in range(evaluations)]
+        full = np.concatenate(([0], np.cumsum(is_full_one)))
+        run_s = full * full_s + (np.arange(evaluations + 1) - full) * cached_s
+        # A trajectory of one evaluation begins cold, so it counts as a first one.
+        last = denoiser.last_s.mean - (full_s if is_full_one[-1] else cached_s) if evaluations > 1 else 0.0
+        return cls(run_s, denoiser.first_s.mean - full_s, last)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import components, schedulers
+from tstitch_cli import caches, components, embeddings, offload, running, schedulers
+from tstitch_cli import random_weights as unloaded
+from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check, check_setting
+
+EXAMPLES = (
+    "a photograph of a lighthouse by the sea",
+    "an oil painting of two dancers in a red room",
+    "a bowl of lemons on a wooden table",
+    "a street in the rain at night",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Family:
     stitched: StitchedDenoiser
     setting: Setting
     device: torch.device
+    bridges: dict[str, Bridge] = field(default_factory=dict)
+    """What stands around those denoisers that differ from what the pipeline and its scheduler expect."""
 
     @property
     def latent_space(self) -> str:
@@ -43,12 +54,33 @@ class Family:
         """The entry called `name`."""
         return next(entry for entry in self.entries if entry.name == name)
 
-    def example_prompts(self, count: int) -> tuple[str, ...]:
-        """Prompts to measure with: the classes in turn, by number since names may be ambiguous, or a sentence."""
-        labels = self.entries[0].conditioning.labels
-        return tuple(
-            str(i % len(labels)) if labels else "a photograph of a lighthouse by the sea" for i in range(count)
-        )
+    def example_prompts(self, count: int, first: int = 0) -> tuple[str, ...]:
+        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or plain sentences.
+
+        Classes are told by number, since names may be ambiguous.
+        """
+        classes = len(self.entries[0].conditioning.labels)
+        examples = [str(number) for number in range(classes)] or EXAMPLES
+        return tuple(examples[i % len(examples)] for i in range(first, first + count))
+
+    @property
+    def host(self) -> Entry:
+        """The entry that the pipeline, its autoencoder and its text encoders are of."""
+        return _largest(self.entries)
+
+    def embedding_of(self, name: str) -> str | None:
+        """The denoiser whose text encoder the prompts of denoiser `name` go through; None where there is no text."""
+        if self.host.conditioning.kind != "text":
+            return None
+        return self.host.name if self.setting.embeddings is None else name
+
+    def knows(self, evaluations: Sequence[int]) -> dict[str, tuple[int, int] | None]:
+        """The first and last step of the trajectory just run that each denoiser knows, from 1; None for all of them.
+
+        `evaluations` are those of each step. Raises UsageError where a denoiser knows none.
+        """
+        made = [float(t) for t in self.pipeline.scheduler.timesteps][-sum(evaluations) :]
+        return {name: running.known(bridge, made, evaluations) for name, bridge in self.bridges.items()}
 
     def call_arguments(self, prompts: Sequence[str], negative_prompt: str | None, steps: int) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.
@@ -71,27 +103,42 @@ class Family:
         return {name: value for name, value in given.items() if name in accepted}
 
 
-def load(entries: Sequence[Entry], setting: Setting) -> Family:
+def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = False) -> Family:
     """Loads `entries`, smallest first; the pipeline is that of the one with most parameters, else of the last.
+
+    `random_weights` builds all of it from the zoo's facts without its weights, to be timed; nothing is fetched.
 
     Raises UsageError where they cannot be stitched (before anything is loaded), BadFileError where weights are
     missing or broken, DeviceError where the device is not there or too small.
     """
-    check(entries)
+    check(entries, setting.embeddings)
     check_setting(entries, setting)
     _quiet()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     host = _largest(entries)
+    parts = unloaded if random_weights else components
     with out_of_memory(setting):
-        loaded = {entry.name: components.denoiser(entry, dtype) for entry in entries}
-        pipeline = components.pipeline(host, loaded[host.name], dtype)
-        pipeline.scheduler = schedulers.build(setting.scheduler, pipeline.scheduler.config)
+        loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
+        pipeline = parts.pipeline(host, loaded[host.name], dtype)
+        schedule = running.choose(entries, host, setting, pipeline.scheduler.config)
+        config = pipeline.scheduler.config
+        config = config if schedule is host else schedulers.with_noise(config, schedule.noise)
+        pipeline.scheduler = schedulers.build(setting.scheduler, config)
         pipeline.set_progress_bar_config(disable=True)
-        stitched = stitch(pipeline, host.component, loaded, host.name)
-        pipeline.to(device)
+        bridges = running.bridges(entries, loaded, pipeline, host, schedule, setting)
+        stitched = stitch(pipeline, host.component, loaded | bridges, host.name)
+        if setting.offload:
+            offload.install(pipeline, stitched, loaded, offload.Transfers(device))
+        else:
+            pipeline.to(device)
+        caches.accelerate(stitched, loaded, setting)
+        if setting.embeddings is not None:
+            embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device)
+    setting = setting if schedule is host else replace(setting, schedule=schedule.name)
     found = tuple(replace(entry, revision=components.revision_of(entry, loaded[entry.name])) for entry in entries)
-    return Family(found, {e.name: components.digest_of(e) for e in found}, loaded, pipeline, stitched, setting, device)
+    weights = {entry.name: parts.digest_of(entry) for entry in found}
+    return Family(found, weights, loaded, pipeline, stitched, setting, device, bridges)
 
 
 def _largest(entries: Sequence[Entry]) -> Entry:

@@ -32,6 +32,11 @@ def require_same(measured: Fingerprint | None, here: Fingerprint, what: str) -> 
             f"{what} was not measured on this machine but made from given times",
             hint="measure with `tstitch profile` and plan again, or add --allow-stale to draw all the same",
         )
+    if measured.random:
+        raise StaleError(
+            f"{what} was measured with random weights: it tells how long calls take and has nothing to draw with",
+            hint="profile without --random-weights and plan again, or add --allow-stale to draw with the real weights",
+        )
     differences = [
         f"{name} was {then}, is {now}"
         for name in ("device", "driver", "torch", "diffusers", "threads")

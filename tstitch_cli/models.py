@@ -1,4 +1,4 @@
-"""The one list of component classes that are ever made, found by the names that configs and zoo entries have."""
+"""Classes of pipeline components by the bare names that configs and zoo entries have; no others are ever made."""
 
 from __future__ import annotations
 
@@ -13,42 +13,24 @@ OWN_DENOISERS = {
     "UViTModel": "tstitch_cli.u_vit",
 }
 """Architectures that diffusers has not: class -> module."""
-_DIFFUSERS = (
-    "AutoencoderDC",
-    "AutoencoderKL",
-    "AutoencoderKLWan",
-    "AutoencoderTiny",
-    "ControlNetModel",
-    "DiTTransformer2DModel",
-    "FluxTransformer2DModel",
-    "MotionAdapter",
-    "PixArtTransformer2DModel",
-    "SD3Transformer2DModel",
-    "SanaTransformer2DModel",
-    "Transformer2DModel",
-    "UNet2DConditionModel",
-    "UNetMotionModel",
-    "VQModel",
-    "WanTransformer3DModel",
-)
-_TRANSFORMERS = (
-    "CLIPTextModel",
-    "CLIPTextModelWithProjection",
-    "Gemma2Model",
-    "T5EncoderModel",
-    "UMT5EncoderModel",
-)
-_MODULES = OWN_DENOISERS | dict.fromkeys(_DIFFUSERS, "diffusers") | dict.fromkeys(_TRANSFORMERS, "transformers")
 
 
 def model_class(name: str) -> Any:
-    """The class of a pipeline's component by its bare name.
+    """The class called `name`: a model of tstitch, a model or scheduler of diffusers, or a model of transformers.
 
     Raises:
-        UsageError: it is none of those that tstitch makes.
+        UsageError: there is none.
     """
-    if name not in _MODULES:
-        raise UsageError(
-            f"{name!r} is no class that tstitch runs", hint=f"it runs {', '.join(sorted(_MODULES, key=str.lower))}"
-        )
-    return getattr(import_module(_MODULES[name]), name)
+    if name in OWN_DENOISERS:
+        return getattr(import_module(OWN_DENOISERS[name]), name)
+    import diffusers
+    import transformers
+
+    found = getattr(diffusers, name, None) or getattr(transformers, name, None)
+    kinds = (diffusers.ModelMixin, diffusers.SchedulerMixin, transformers.PreTrainedModel)
+    if isinstance(found, type) and issubclass(found, kinds):
+        return found
+    raise UsageError(
+        f"{name[:60]!r} is no class that tstitch runs",
+        hint="components are models and schedulers of diffusers, models of transformers, and tstitch's own denoisers",
+    )

@@ -1,15 +1,18 @@
-"""What a plan maximises within its budget: M(r) of A.1, one replaceable function."""
+"""What a plan seeks within its budget: M(r) of A.1, one replaceable function."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tstitch_cli.allocation import expand
 from tstitch_cli.combinations import intervals
 from tstitch_cli.costs import CostModel
-from tstitch_cli.schema import Profile
+from tstitch_cli.errors import UsageError
+from tstitch_cli.schema import Agreement, Profile
 
 
 class Objective(Protocol):
@@ -36,3 +39,64 @@ def most_compute(profile: Profile, steps: npt.NDArray[np.integer], /) -> npt.NDA
     for each, (before, after) in zip(known, intervals(steps), strict=True):
         total += each * (evaluations[after] - evaluations[before])
     return total
+
+
+def least_loss(profile: Profile, steps: npt.NDArray[np.integer], /) -> npt.NDArray[np.float64]:
+    """The predicted loss, negated: how far the allocation moves the final latent from the largest denoiser's.
+
+    See `tstitch_cli.agreement` for its derivation. Raises UsageError where agreement was not measured.
+    """
+    if profile.agreement is None:
+        raise UsageError(
+            "the profile has no agreement, so no loss can be predicted",
+            hint="profile again without --no-agreement, or plan with --maximize compute",
+        )
+    total = np.zeros(len(steps))
+    for denoiser, (before, after) in zip(profile.denoisers, intervals(steps), strict=True):
+        if denoiser.name != profile.agreement.largest:
+            elapsed = np.concatenate(([0.0], np.cumsum(_losses(profile.agreement, denoiser.name).mean(axis=0))))
+            total -= elapsed[after] - elapsed[before]
+    # Sums of the same losses in another order are the same loss.
+    return np.round(total, 12)
+
+
+def named(name: str) -> Objective:
+    """The objective that `--maximize` names; raises UsageError with all names otherwise."""
+    known: dict[str, Objective] = {"agreement": least_loss, "compute": most_compute}
+    if name not in known:
+        raise UsageError(f"{name[:40]!r} is nothing to maximise", hint=f"use {' or '.join(known)}")
+    return known[name]
+
+
+def best_known(profile: Profile) -> Objective:
+    """The best objective that `profile` has the measurements for."""
+    return most_compute if profile.agreement is None else least_loss
+
+
+def loss_of(agreement: Agreement, allocation: Iterable[tuple[str, int]]) -> npt.NDArray[np.float64]:
+    """(pictures,): the predicted loss of an allocation, in any order, for every picture that was measured."""
+    taken = expand(allocation)
+    pictures = len(next(iter(agreement.denoisers.values())).rms)
+    total = np.zeros(pictures)
+    for name in set(taken) - {agreement.largest}:
+        total += _losses(agreement, name)[:, [taken[t] == name for t in range(len(taken))]].sum(axis=1)
+    return total
+
+
+def not_worth_their_time(profile: Profile) -> dict[str, str]:
+    """Denoiser -> a cheaper one that agrees with the largest at least as well over the whole trajectory."""
+    found: dict[str, str] = {}
+    if (agreement := profile.agreement) is None:
+        return found
+    steps = profile.setting.steps
+    loss = {d.name: float(loss_of(agreement, ((d.name, steps),)).mean()) for d in profile.denoisers}
+    for i, dearer in enumerate(profile.denoisers):
+        cheaper = [d.name for d in profile.denoisers[:i] if loss[d.name] <= loss[dearer.name]]
+        if cheaper:
+            found[dearer.name] = cheaper[0]
+    return found
+
+
+def _losses(agreement: Agreement, name: str) -> npt.NDArray[np.float64]:
+    """(pictures, T): the weighted difference of every step."""
+    return np.asarray(agreement.denoisers[name].rms) * np.asarray(agreement.weights)

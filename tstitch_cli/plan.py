@@ -7,17 +7,18 @@ the fractions come to, and M is an `Objective`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from tstitch_cli import known_steps
 from tstitch_cli.allocation import runs, units_of
 from tstitch_cli.combinations import combinations, whole_steps_of_units
 from tstitch_cli.costs import P95, CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.objectives import Objective, most_compute
+from tstitch_cli.objectives import Objective, best_known, least_loss, most_compute
 from tstitch_cli.quantities import Quantity, shown_s
 from tstitch_cli.schema import Budget, Plan, PlannedDenoiser, Profile, Row, Times
 
@@ -31,12 +32,16 @@ EQUAL = 1e-12
 
 @dataclass(frozen=True)
 class _Table:
-    """Every distinct row: increments (N, K), whole steps (N, K), mean seconds (N,) and the objective (N,)."""
+    """Every distinct row: increments (N, K), whole steps (N, K), mean seconds (N,) and the objective (N,).
+
+    `allowed` (N,) are those that give every denoiser only steps whose noise level it knows.
+    """
 
     units: npt.NDArray[np.int16]
     steps: npt.NDArray[np.int16]
     mean_s: npt.NDArray[np.float64]
     quality: npt.NDArray[np.float64]
+    allowed: npt.NDArray[np.bool_]
 
 
 def make_plan(
@@ -45,7 +50,7 @@ def make_plan(
     budget: Quantity,
     quantile: float | None = P95,
     increment: float = 0.1,
-    objective: Objective = most_compute,
+    objective: Objective | None = None,
     top: int = 1,
     profile_path: str = "",
     digest: str = "",
@@ -53,7 +58,8 @@ def make_plan(
     """Chooses, of all fraction combinations in steps of `increment`, the best by `objective` within the budget.
 
     The budget bounds a call's time at `quantile` (None: the mean). `top` best rows are kept as alternatives. Rows of
-    equal whole steps are merged; equal objectives go to the row with more steps of the larger denoisers.
+    equal whole steps are merged; equal objectives go to the row with more steps of the larger denoisers. Without an
+    `objective` the best that the profile has the measurements for is taken: least predicted loss, else most compute.
 
     Raises:
         InfeasibleError: no row fits; names the smallest budget that one fits.
@@ -63,12 +69,15 @@ def make_plan(
         raise UsageError(f"the quantile {quantile:g} was not measured", hint="use 0.5 to 0.99, or mean")
     if top < 1:
         raise UsageError(f"{top} rows cannot be kept", hint="use --top 1 or more")
+    objective = objective or best_known(profile)
     model = CostModel(profile)
     table, enumerated = _enumerate(profile, model, increment, objective)
     limit_s = budget.seconds(model.largest_alone_s(quantile))
-    feasible = table.mean_s * model.ratio(quantile) <= limit_s * (1 + EQUAL)
+    if not table.allowed.any():
+        raise _all_refused(profile, table)
+    feasible = table.allowed & (table.mean_s * model.ratio(quantile) <= limit_s * (1 + EQUAL))
     if not feasible.any():
-        raise _infeasible(profile, model, float(table.mean_s.min()), limit_s, quantile, budget)
+        raise _infeasible(profile, model, float(table.mean_s[table.allowed].min()), limit_s, quantile, budget)
     best = _best(table, np.flatnonzero(feasible), top)
     front = _front(table)
     kept = _kept(len(table.steps), front, best)
@@ -77,13 +86,14 @@ def make_plan(
     at = {int(index): position for position, index in enumerate(kept)}
     pareto = _on_front(table, front, kept)
     compute = table.quality if objective is most_compute else most_compute(profile, table.steps)
+    loss = None if profile.agreement is None else -least_loss(profile, table.steps)
     return Plan(
         profile=profile_path,
         profile_digest=digest,
         family=profile.family,
         setting=profile.setting,
         evaluations=profile.evaluations,
-        denoisers=tuple(PlannedDenoiser(d.name, d.source, d.revision) for d in profile.denoisers),
+        denoisers=tuple(PlannedDenoiser(d.name, d.source, d.revision, d.knows, d.embedding) for d in profile.denoisers),
         fingerprint=profile.fingerprint,
         budget=Budget(budget.asked, limit_s, quantile),
         objective=objective.__name__,
@@ -98,9 +108,11 @@ def make_plan(
                 int(index),
                 quantile,
                 compute=float(compute[index]),
-                quality={} if objective is most_compute else {objective.__name__: float(table.quality[index])},
+                loss=None if loss is None else float(loss[index]),
+                quality=_named(objective, float(table.quality[index])),
                 feasible=bool(feasible[index]),
                 pareto=bool(on_front),
+                knows=known_steps.of(profile.denoisers),
             )
             for index, on_front in zip(kept, pareto, strict=True)
         ),
@@ -117,7 +129,8 @@ def _enumerate(profile: Profile, model: CostModel, increment: float, objective: 
     if total % units_of(increment):
         distinct = _distinct(units, steps, total)
         units, steps = units[distinct], steps[distinct]
-    return _Table(units, steps, model.mean_s_of_steps(steps), objective(profile, steps)), enumerated
+    allowed = known_steps.mask(steps, [denoiser.knows for denoiser in profile.denoisers])
+    return _Table(units, steps, model.mean_s_of_steps(steps), objective(profile, steps), allowed), enumerated
 
 
 def _distinct(units: npt.NDArray[np.int16], steps: npt.NDArray[np.int16], total: int) -> npt.NDArray[np.intp]:
@@ -153,8 +166,12 @@ def _best(table: _Table, candidates: npt.NDArray[np.intp], top: int) -> list[int
 
 
 def _front(table: _Table) -> npt.NDArray[np.intp]:
-    """The Pareto front, fastest first: each row better than all faster ones; one row stands for equal ones."""
+    """The Pareto front of the allowed rows, fastest first: each row better than all faster ones.
+
+    One row stands for equal ones.
+    """
     order = np.argsort(table.mean_s)
+    order = order[table.allowed[order]]
     # First, cheaply, those better than all before them; ties in time then want an exact order, of these few alone.
     few = order[_improves(table.quality[order])]
     few = few[np.lexsort((-table.quality[few], table.mean_s[few]))]
@@ -173,6 +190,7 @@ def _on_front(table: _Table, front: npt.NDArray[np.intp], rows: npt.NDArray[np.i
     same = front[np.minimum(at, len(front) - 1)]
     unbeaten: npt.NDArray[np.bool_] = table.mean_s[same] == table.mean_s[rows]
     unbeaten &= table.quality[same] == table.quality[rows]
+    unbeaten &= table.allowed[rows]
     return unbeaten
 
 
@@ -192,22 +210,40 @@ def _row(
     quantile: float | None,
     *,
     compute: float,
+    loss: float | None,
     quality: dict[str, float],
     feasible: bool,
     pareto: bool,
+    knows: Mapping[str, known_steps.Known],
 ) -> Row:
     units, steps, mean = table.units[index].tolist(), table.steps[index].tolist(), float(table.mean_s[index])
-    whole = sum(units)
+    whole, allocation = sum(units), runs(model.names, steps)
     return Row(
         fractions={name: unit / whole for name, unit in zip(model.names, units, strict=True)},
         steps=dict(zip(model.names, steps, strict=True)),
-        allocation=runs(model.names, steps),
+        allocation=allocation,
         time_s=Times(mean, model.at_quantile(mean, P95), model.at_quantile(mean, quantile)),
         compute=compute,
+        loss=loss,
         quality=quality,
         feasible=feasible,
         pareto=pareto,
+        refused=None if table.allowed[index] else known_steps.broken(allocation, knows),
     )
+
+
+def _all_refused(profile: Profile, table: _Table) -> InfeasibleError:
+    knows = known_steps.of(profile.denoisers)
+    last = runs(list(knows), table.steps[0].tolist())
+    return InfeasibleError(
+        f"no allocation can be drawn: {known_steps.broken(last, knows)}",
+        hint="no order from small to large gives every denoiser noise that it knows; profile others together",
+    )
+
+
+def _named(objective: Objective, value: float) -> dict[str, float]:
+    """The objective's value by its name, unless the row has it in a column of its own."""
+    return {} if objective in (most_compute, least_loss) else {objective.__name__: value}
 
 
 def _infeasible(

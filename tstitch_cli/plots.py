@@ -66,7 +66,8 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         zorder=6,
     )
     axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
+    # Better is up, whether more of it is better or less.
+    axes.set_ylim(*((top, bottom) if plan.objective == "least_loss" else (bottom, top)))
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     axes.set_ylabel(f"{plan.objective.replace('_', ' ')}{unit}")
     setting = plan.setting
@@ -88,13 +89,18 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
 
 
 def _quality(plan: Plan, row: Row) -> float:
+    if plan.objective == "least_loss" and row.loss is not None:
+        return row.loss
     return row.quality.get(plan.objective, row.compute)
 
 
 def _scale(plan: Plan) -> tuple[float, str]:
     """What to divide the objective by, and how to call it then: compute is shown as a share of the most."""
     most = max(row.compute for row in plan.rows)
-    if plan.objective in plan.rows[plan.chosen].quality or most <= 0:
+    chosen = plan.rows[plan.chosen]
+    if plan.objective == "least_loss" and chosen.loss is not None:
+        return 1.0, ", standard deviations of the final latent"
+    if plan.objective in chosen.quality or most <= 0:
         return 1.0, ""
     return most / 100, ", % of the largest denoiser alone"
 

@@ -19,7 +19,8 @@ from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 
-from tstitch_cli import evaluations, fingerprint, flops
+from tstitch_cli import agreement, evaluations, fingerprint, flops
+from tstitch_cli.accelerations import is_full
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
@@ -28,6 +29,7 @@ from tstitch_cli.memory import PeakMemory
 from tstitch_cli.sample import Work, write
 from tstitch_cli.schema import (
     QUANTILES,
+    Agreement,
     DenoiserProfile,
     FixedParts,
     Measure,
@@ -37,21 +39,28 @@ from tstitch_cli.schema import (
 )
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
 WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
 STEADY_DRIFT = 0.05
 VALIDATIONS, VALIDATION_CALLS = 3, 3
+AGREEMENT_TRAJECTORIES = 3
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """The 97.5 % quantile of Student's t for 1, 2 ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How well to measure: until the 95 % confidence interval is `tolerance` wide or `max_time_s` is spent."""
+    """How well to measure: until the 95 % confidence interval is `tolerance` wide or `max_time_s` is spent.
+
+    Checking the prediction is part of that time. Where even the fewest calls take longer, those are made: one of
+    each denoiser to warm up, FEWEST_TIMED_ROUNDS rounds and one check.
+    """
 
     tolerance: float = 0.01
     max_time_s: float = 120.0
+    agreement: bool = True
+    """Whether to measure agreement as well, for at most the time of three trajectories of the largest denoiser."""
 
 
 Progress = Callable[[str, float], None]
@@ -110,14 +119,28 @@ class _Profiler:
         facts = {name: self._warm_up(name) for name in self.names}
         calls, rounds, stopped = self._rounds()
         draft = self._summary(facts, calls, rounds, stopped)
-        return replace(draft, validation=self._validate(draft))
+        draft = replace(draft, validation=self._validate(draft))
+        return replace(draft, agreement=self._agreement(draft)) if self.effort.agreement else draft
+
+    def _agreement(self, profile: Profile) -> Agreement | None:
+        """Of as many trajectories as AGREEMENT_TRAJECTORIES of the largest denoiser take, but of one at least."""
+        model = CostModel(profile)
+        whole = {name: model.trajectory_s(name) for name in self.names}
+        compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.stitched.host] / sum(whole.values())))
+        size = len(self.batch.indices)
+        batches = [
+            Batch(self.family.example_prompts(size, i * size), tuple(range(i * size, (i + 1) * size)), self.batch.seed)
+            for i in range(compared)
+        ]
+        self.progress("comparing predictions", 0.99)
+        return agreement.measure(self.family, batches, self.counts)
 
     def _spent(self) -> float:
         return self.now() - self.began
 
     def _call(self, allocation: Allocation) -> _Call:
         turns: Sequence[str] | str = per_evaluation(allocation, self.counts) if self.counts else allocation[0][0]
-        trajectory = run(self.family, self.batch, turns, self.clock)
+        trajectory = run(self.family, self.batch, turns, self.clock, strict=False)
         work = Work(self.planned, self.family.setting, evaluations.run_lengths(self.counts), allocation)
         with tempfile.TemporaryDirectory() as folder:
             began = self.now()
@@ -133,7 +156,7 @@ class _Profiler:
             last = self._warm_call(name, alone)
         counted = flops.count(self.family.denoisers[name], arguments)
         for _ in range(MOST_WARM_UPS - 1):
-            if self._spent() > self.effort.max_time_s / 4:
+            if self._spent() + last > self.effort.max_time_s / 4:
                 break
             previous, last = last, self._warm_call(name, alone)
             if abs(last - previous) <= WARM * last:
@@ -163,7 +186,8 @@ class _Profiler:
             if rounds >= FEWEST_ROUNDS and self._confidence(calls) <= self.effort.tolerance:
                 return calls, rounds, "tight"
             a_round = (self._spent() - started) / rounds
-            if self._spent() + a_round > self.effort.max_time_s and rounds >= 2:
+            checks = VALIDATIONS * VALIDATION_CALLS * fmean(call.total_s for call in calls)
+            if rounds >= FEWEST_TIMED_ROUNDS and self._spent() + a_round + checks > self.effort.max_time_s:
                 return calls, rounds, "time cap"
 
     def _share(self, calls: list[_Call], rounds: int) -> float:
@@ -202,7 +226,8 @@ class _Profiler:
     def _summary(
         self, facts: dict[str, tuple[float | None, int | None]], calls: list[_Call], rounds: int, stopped: str
     ) -> Profile:
-        denoisers = [self._denoiser(name, facts[name], calls) for name in self.names]
+        knows = self.family.knows(self.counts)
+        denoisers = [replace(self._denoiser(n, facts[n], calls), knows=knows.get(n)) for n in self.names]
         denoisers.sort(key=lambda d: d.steady_s.mean)
         trajectories = [call.trajectory for call in calls]
         profile = Profile(
@@ -237,20 +262,28 @@ class _Profiler:
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)
         alone = [t.evaluations_s for t in self._alone(calls, name)]
-        middles = [s for times in alone for s in (times[1:-1] or times)]
+        full = [s for times in alone for s in self._middles(times, full=True)]
+        cached = [s for times in alone for s in self._middles(times, full=False)]
         flop, peak = facts
         return DenoiserProfile(
             name=name,
             source=entry.source,
             revision=entry.revision,
             first_s=_measure([times[0] for times in alone]),
-            steady_s=_measure(middles),
+            steady_s=_measure(full),
             last_s=_measure([times[-1] for times in alone]),
-            switch_s=self._switch(name, fmean(middles), calls),
+            switch_s=self._switch(name, fmean(full), calls),
             parameters=sum(p.numel() for p in self.family.denoisers[name].parameters()),
             flops=flop,
             peak_memory_bytes=peak,
+            embedding=self.family.embedding_of(name),
+            cached_s=_measure(cached) if cached else None,
         )
+
+    def _middles(self, times: Sequence[float], *, full: bool) -> list[float]:
+        """The full or the cached evaluations of a trajectory, without its first and last where there are others."""
+        kind = [i for i in range(len(times)) if is_full(self.family.setting, i) == full]
+        return [times[i] for i in ([i for i in kind if 0 < i < len(times) - 1] or kind)]
 
     def _switch(self, name: str, steady: float, calls: list[_Call]) -> Measure:
         """What the evaluation that takes over costs beyond a steady one; below zero is noise, so zero is the least."""
@@ -266,18 +299,24 @@ class _Profiler:
         return replace(measured, mean=max(0.0, measured.mean))
 
     def _validate(self, profile: Profile) -> tuple[Validation, ...]:
-        """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions."""
+        """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions.
+
+        At least one call is made, the others as long as time is left.
+        """
         model = CostModel(profile)
         ordered = tuple(d.name for d in profile.denoisers)
         held_out = [self._held_out(ordered, i) for i in range(VALIDATIONS)]
         calls: list[_Call] = []
-        for turn in range(VALIDATION_CALLS):
-            for allocation in self.random.sample(held_out, len(held_out)):
-                self.progress(f"checking the prediction, {turn + 1} of {VALIDATION_CALLS}", 0.99)
-                calls.append(self._call(allocation))
+        wanted = [each for _ in range(VALIDATION_CALLS) for each in self.random.sample(held_out, len(held_out))]
+        for allocation in wanted:
+            if calls and self._spent() + calls[-1].total_s > self.effort.max_time_s:
+                break
+            self.progress(f"checking the prediction, {len(calls) + 1} of {len(wanted)}", 0.99)
+            calls.append(self._call(allocation))
         return tuple(
             Validation(a, model.mean_s(a), _measure([c.total_s for c in calls if c.allocation == a]))
             for a in dict.fromkeys(held_out)
+            if any(c.allocation == a for c in calls)
         )
 
     def _held_out(self, ordered: tuple[str, ...], turn: int) -> Allocation:

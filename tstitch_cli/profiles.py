@@ -63,7 +63,8 @@ def file_name(family: str, setting: Setting) -> str:
     """A profile's file name after device, family and setting, such as `cpu-fashion-ddim20-b8-f32.yaml`."""
     dtype = _SHORT.get(setting.dtype, setting.dtype)
     steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
-    parts = (setting.device, family, steps, f"b{setting.batch_size}", dtype)
+    parts = [setting.device, family, steps, f"b{setting.batch_size}", dtype]
+    parts += [each.partition(":")[0] for each in setting.accelerate] + ["offload"] * setting.offload
     # Only characters that every file system and shell takes as they are.
     safe = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")[:40] for part in parts)
     # Imported times have no device, family or dtype of their own; one word says so.

@@ -6,7 +6,7 @@ import json
 import os
 import types
 import warnings
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -192,11 +192,12 @@ def _value(found: Any, wanted: Any, where: str) -> Any:
 def _fields(found: Any, cls: Any, where: str) -> Any:
     if not isinstance(found, dict):
         raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
-    names = [field.name for field in fields(cls)]
-    for name in names:
-        if name not in found:
-            raise BadFileError(f"{where}: {name} is missing", hint=_HINT)
+    for field in fields(cls):
+        # A field with a default came later; pictures older than it mean the default.
+        if field.name not in found and field.default is MISSING:
+            raise BadFileError(f"{where}: {field.name} is missing", hint=_HINT)
+    types = _types(cls)
     for name in found:
-        if name not in names:
+        if name not in types:
             raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
-    return cls(**{name: _value(found[name], kind, f"{where}.{name}") for name, kind in _types(cls).items()})
+    return cls(**{name: _value(inner, types[name], f"{where}.{name}") for name, inner in found.items()})

@@ -103,6 +103,25 @@ def shown_s(value: float, *, up: bool = False) -> str:
     return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits} {unit}"
 
 
+def parse_bytes(text: str) -> int:
+    """Reads an amount of memory such as `6GB`, `6144 MB` or `5.5GiB`; raises UsageError unless 1 MB to 1,000 TB."""
+    part = re.fullmatch(rf"{_DIGITS}\s*([kmgt])(i?)b?", text.strip().lower(), re.ASCII)
+    size = 0.0
+    if part is not None:
+        size = _number(part) * (1024 if part[4] else 1000) ** ("kmgt".index(part[3]) + 1)
+    if not 1e6 <= size <= 1e15:
+        raise UsageError(f"{text.strip()[:40]!r} is no sensible amount of memory", hint="write it as 6GB or 6144MiB")
+    return int(size)
+
+
+def shown_bytes(value: float) -> str:
+    """An amount of memory for people, with three digits, in the units that people buy it in."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if value >= size:
+            return f"{value / size:#.3g}".rstrip(".") + f" {unit}"
+    return f"{value / 1e3:.0f} kB"
+
+
 def _number(match: re.Match[str]) -> float:
     return float(match[1] + (match[2] or ""))
 

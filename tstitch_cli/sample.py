@@ -9,14 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint
+from tstitch_cli import components, fingerprint, known_steps
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
-from tstitch_cli.errors import UsageError
+from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.images import save_picture
 from tstitch_cli.provenance import Provenance
-from tstitch_cli.schema import Plan, PlannedDenoiser, Row, Setting
+from tstitch_cli.schema import RANDOM_WEIGHTS, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
@@ -80,6 +80,13 @@ def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
     return [zoo.planned(denoiser) for denoiser in planned]
 
 
+def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:
+    """Raises UsageError where `row`, or a column of its sweep, gives a denoiser a step whose noise it does not know."""
+    allocations = _sweep_of(work_of(plan, row)) if sweep else [row.allocation]
+    for allocation in allocations:
+        known_steps.refuse_broken(allocation, plan.denoisers)
+
+
 def check_fingerprint(plan: Plan, entries: Sequence[Entry], device: str) -> None:
     """Raises StaleError where the plan was measured on another machine, with other versions or weights."""
     import torch
@@ -92,7 +99,7 @@ def warm_up(family: Family, work: Work, batch: Batch, clock: Clock) -> float:
     """Makes a two-step call with every denoiser that takes part, so that no drawn call is a first; returns seconds."""
     began = time.perf_counter()
     for name in dict.fromkeys(name for name, _ in work.allocation):
-        run(family, batch, name, clock, steps=2)
+        run(family, batch, name, clock, steps=2, strict=False)
     return time.perf_counter() - began
 
 
@@ -108,6 +115,7 @@ def draw(
     overwrite: bool,
 ) -> Iterator[Drawn]:
     """Draws (index, prompt) `pictures` in batches of the setting's size, writing {index:06d}.png as each is done."""
+    _require_weights(family)
     size = work.setting.batch_size
     for start in range(0, len(pictures), size):
         indices, prompts = zip(*pictures[start : start + size], strict=True)
@@ -131,9 +139,9 @@ def sweep(
 
     Prompts are drawn in batches of the setting's size.
     """
-    ends, size = (work.denoisers[0].name, work.denoisers[-1].name), work.setting.batch_size
-    for tenth in range(11):
-        allocation = runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps))
+    _require_weights(family)
+    size = work.setting.batch_size
+    for tenth, allocation in enumerate(_sweep_of(work)):
         turns = replace(work, allocation=allocation).turns()
         images: list[Image.Image] = []
         seconds = 0.0
@@ -146,15 +154,30 @@ def sweep(
         yield Column(tenth / 10, tuple(images), seconds)
 
 
+def _sweep_of(work: Work) -> list[Allocation]:
+    """The eleven allocations of a sweep, the smallest denoiser's share growing from 0 to 1."""
+    ends = (work.denoisers[0].name, work.denoisers[-1].name)
+    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.steps)) for tenth in range(11)]
+
+
 def redraw(family: Family, made: Provenance, clock: Clock) -> Image.Image:
     """Draws the picture that `made` describes again, at its place in a batch of the size it was drawn in.
 
     The rest of the batch is filled with the picture itself: kernels may round differently for another batch size or
     position, but not for other neighbours.
     """
+    _require_weights(family)
     batch = Batch((made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt)
     work = Work(made.denoisers, made.setting, made.evaluations, made.allocation)
     return run(family, batch, work.turns(), clock).images[made.position]
+
+
+def _require_weights(family: Family) -> None:
+    if RANDOM_WEIGHTS in family.weights.values():
+        raise StaleError(
+            "these denoisers have random weights: they are there to be timed and draw nothing",
+            hint="load them without random_weights",
+        )
 
 
 def write(

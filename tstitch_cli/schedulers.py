@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.zoo.entry import Noise
 
-if TYPE_CHECKING:
-    from tstitch_cli.zoo.entry import Noise
-
+_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -22,9 +22,12 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "flow-heun": ("FlowMatchHeunDiscreteScheduler", {}),
+    "flow-dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", **_FLOW}),
+    "flow-unipc": ("UniPCMultistepScheduler", _FLOW),
 }
 
-FLOW_SCHEDULERS = ("flow-euler",)
+FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Those for denoisers trained by flow matching, which no other scheduler fits."""
 
 
@@ -41,23 +44,43 @@ def known(name: str) -> str:
     )
 
 
-def plain() -> Any:
-    """The scheduler of a folder that has none yet: DDIM, without clipping, which means nothing to latents."""
-    import diffusers
-
-    return diffusers.DDIMScheduler(clip_sample=False)
+def fits(name: str, noise: Noise) -> bool:
+    """Whether the named scheduler is of the kind that a denoiser trained on `noise` can be run with."""
+    return (name in FLOW_SCHEDULERS) == (noise.prediction == "flow")
 
 
-def trained_on(noise: Noise, scheduler: Any) -> Any:
-    """`scheduler`, a diffusers one, with the noise schedule that `noise` states in place of its own.
+def noise_config(noise: Noise) -> dict[str, Any]:
+    """`noise` as the keys of a diffusers scheduler's config."""
+    told: dict[str, Any] = {"num_train_timesteps": noise.train_steps}
+    if noise.prediction == "flow":
+        return told
+    return told | {
+        "beta_schedule": noise.beta_schedule,
+        "beta_start": noise.beta_start,
+        "beta_end": noise.beta_end,
+        "trained_betas": None,
+        "prediction_type": noise.prediction,
+        "rescale_betas_zero_snr": noise.zero_terminal_snr,
+    }
 
-    For a denoiser whose other parts are another model's: that model's scheduler has the betas of its own training.
+
+def with_noise(config: Mapping[str, Any], noise: Noise) -> dict[str, Any]:
+    """A scheduler's config with another noise schedule and everything else as it was."""
+    return {**config, **noise_config(noise)}
+
+
+def disagreement(config: Mapping[str, Any], noise: Noise) -> str | None:
+    """How a scheduler's config contradicts `noise`, told as `key is this, the entry says that`; None where it does not.
+
+    Betas are compared only where the schedule is made from them.
     """
-    if noise.beta_schedule is None:
-        return scheduler
-    betas = {"beta_schedule": noise.beta_schedule, "beta_start": noise.beta_start, "beta_end": noise.beta_end}
-    trained = {"num_train_timesteps": noise.train_steps, "prediction_type": noise.prediction}
-    return type(scheduler).from_config(scheduler.config, **betas, **trained)
+    for key, said in noise_config(noise).items():
+        found = config.get(key, said)
+        if key.startswith("beta_") and noise.beta_schedule == "squaredcos_cap_v2" and key != "beta_schedule":
+            continue
+        if (found or None) != (said or None):
+            return f"{key} is {found}, the entry says {said}"
+    return None
 
 
 def build(name: str, config: Any) -> Any:
@@ -65,4 +88,8 @@ def build(name: str, config: Any) -> Any:
     import diffusers
 
     class_name, changes = SCHEDULERS[known(name)]
+    # The same shift of the noise levels (Esser et al., 2024, section 5.3.2) has a name in each kind of scheduler.
+    shift = config.get("flow_shift", config.get("shift"))
+    if name in FLOW_SCHEDULERS and shift is not None:
+        changes = changes | {"flow_shift" if "use_flow_sigmas" in changes else "shift": shift}
     return getattr(diffusers, class_name).from_config(config, **changes)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 PROFILE_SCHEMA = "tstitch/profile/1"
 PLAN_SCHEMA = "tstitch/plan/1"
 MAX_SEED = 2**63 - 1
+RANDOM_WEIGHTS = "random"
+"""What stands in a fingerprint for weights that were made up to measure without the real ones."""
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
 
@@ -31,6 +33,14 @@ class Setting:
     size: int
     dtype: str
     device: str
+    schedule: str | None = None
+    """The denoiser whose noise schedule the trajectory runs on, where they differ; None is the pipeline's own."""
+    embeddings: str | None = None
+    """`own`: every denoiser's prompts go through its own text encoder; None: all through the largest denoiser's."""
+    accelerate: tuple[str, ...] = ()
+    """What makes evaluations cheaper, with every parameter: `deepcache:interval=3:branch=0`; see accelerations.py."""
+    offload: bool = False
+    """Whether the parts wait in host memory and are on the device only in their turn."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,16 @@ class DenoiserProfile:
     """Extra seconds of the evaluation at which this denoiser takes over from another."""
     parameters: int | None = None
     flops: float | None = None
-    """Floating-point operations of one evaluation of the whole batch, guidance included."""
+    """Floating-point operations of one evaluation of the whole batch, guidance included, nothing accelerated."""
     peak_memory_bytes: int | None = None
+    """Of calls with this denoiser alone: of the device, with the weights of all that is resident beside it, else of
+    the process."""
+    cached_s: Measure | None = None
+    """An evaluation that is answered from a cache whose rhythm is known; `steady_s` is then a full one."""
+    knows: tuple[int, int] | None = None
+    """The first and the last step, counted from 1, whose noise level it knows; None for all."""
+    embedding: str | None = None
+    """The denoiser whose text encoder its prompts go through; None where there is no text."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,29 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Closeness:
+    """How near a denoiser's guided predictions are to the largest one's at the same x_t, per step, noisiest first."""
+
+    cosine: tuple[float, ...]
+    """(T,) mean cosine similarity, the paper's figure 3."""
+    cosine_std: tuple[float, ...]
+    """(T,) its standard deviation over the pictures."""
+    rms: tuple[tuple[float, ...], ...]
+    """(pictures, T) root of the mean squared difference, in units of the prediction."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement with the largest denoiser, measured along trajectories of it."""
+
+    largest: str
+    weights: tuple[float, ...]
+    """(T,) how far an error of 1 in a step's prediction moves the final latent of unit-variance data."""
+    denoisers: dict[str, Closeness]
+    """Every denoiser but the largest."""
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a measurement holds for: machine, versions and weights."""
 
@@ -79,7 +120,12 @@ class Fingerprint:
     diffusers: str
     threads: int
     weights: dict[str, str]
-    """Denoiser name -> digest of its weights or its pinned revision."""
+    """Denoiser name -> digest of its weights or its pinned revision, or RANDOM_WEIGHTS."""
+
+    @property
+    def random(self) -> bool:
+        """Whether the weights were random: times are true then, and there is nothing to draw with."""
+        return RANDOM_WEIGHTS in self.weights.values()
 
 
 @dataclass(frozen=True)
@@ -110,6 +156,8 @@ class Profile:
     fingerprint: Fingerprint | None
     validation: tuple[Validation, ...] = ()
     notes: str = ""
+    agreement: Agreement | None = None
+    """None where it was not measured."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""
@@ -138,8 +186,13 @@ class Row:
     compute: float
     """The compute objective: floating-point operations of a trajectory, or its seconds where they are unknown."""
     quality: dict[str, float]
+    """Other qualities by name."""
     feasible: bool
     pareto: bool
+    loss: float | None = None
+    """Predicted distance of the final latent from the largest denoiser's, in standard deviations; lower is better."""
+    refused: str | None = None
+    """Why the row must not be drawn however long one has: a denoiser would be given noise that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +212,8 @@ class PlannedDenoiser:
     name: str
     source: str
     revision: str | None
+    knows: tuple[int, int] | None = None
+    embedding: str | None = None
 
 
 @dataclass(frozen=True)

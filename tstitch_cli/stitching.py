@@ -9,7 +9,8 @@ one after the other) and whatever timestep it is shown (units and offsets differ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -91,6 +92,17 @@ class StitchedDenoiser(nn.Module):
         self._realised: list[int] = []
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
+        self.context = "only"
+        """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
+
+    @property
+    def host(self) -> str:
+        """The name of the denoiser that the pipeline was made for, which is the largest."""
+        return self._names[self._host]
+
+    def stage(self, name: str) -> nn.Module:
+        """What is called when it is the turn of the denoiser called `name`."""
+        return self._stages[self._by_name[name]]
 
     def follow(self, allocation: Sequence[str] | str, evaluations: Callable[[], int]) -> None:
         """Sets who takes which evaluation of the next trajectories: a name for each, or one name for all.
@@ -110,8 +122,9 @@ class StitchedDenoiser(nn.Module):
 
         Raises UsageError where the pipeline makes another number of evaluations than the allocation has.
         """
+        begins = self.clock.evaluation == 0 and not self.clock.called
         evaluation = self.clock.called_now()
-        if evaluation == 0:
+        if begins:
             self._turns = self._assign()
             self._realised = []
         if evaluation >= len(self._turns):
@@ -126,6 +139,18 @@ class StitchedDenoiser(nn.Module):
                     enter(self._names[turn])
             self._realised.append(turn)
         return self._stages[turn](*args, **kwargs)
+
+    @contextmanager
+    def cache_context(self, name: str, **details: Any) -> Iterator[None]:
+        """Takes the place of the host's method of the same name, through which pipelines tell caches their calls apart.
+
+        The host would tell its own caches alone; `context` is for those of every denoiser.
+        """
+        before, self.context = self.context, name
+        try:
+            yield
+        finally:
+            self.context = before
 
     def _assign(self) -> Sequence[int]:
         count = self._evaluations()
@@ -149,7 +174,7 @@ class StitchedDenoiser(nn.Module):
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         stages = self.__dict__.get("_modules", {}).get("_stages")
-        return type(self) if stages is None else type(stages[self._host])
+        return type(self) if stages is None else stages[self._host].__class__  # a bridge says its denoiser's
 
 
 def stitch(pipeline: Any, component: str, denoisers: Mapping[str, nn.Module], host: str) -> StitchedDenoiser:

@@ -44,14 +44,24 @@ class Trajectory:
 
 
 def run(
-    family: Family, batch: Batch, allocation: Sequence[str] | str, clock: Clock, steps: int | None = None
+    family: Family,
+    batch: Batch,
+    allocation: Sequence[str] | str,
+    clock: Clock,
+    steps: int | None = None,
+    *,
+    strict: bool = True,
 ) -> Trajectory:
     """Draws `batch`, the denoiser of every evaluation as `allocation` says (a single name stands for all of them).
 
-    `steps` are the setting's unless given, as they are for a short call that only warms up.
+    `steps` are the setting's unless given, as they are for a short call that only warms up. Where nobody looks at the
+    pictures, `strict` may be off: a denoiser then takes noise that it does not know for the nearest that it does.
 
-    Raises DeviceError when memory runs out, UsageError when a prompt means nothing to the family.
+    Raises DeviceError when memory runs out, UsageError when a prompt means nothing to the family or a denoiser is
+    given a step whose noise level it does not know.
     """
+    for bridge in family.bridges.values():
+        bridge.strict = strict
     arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps)
     generators = [noise_generator(batch.seed, index) for index in batch.indices]
     family.stitched.follow(allocation, lambda: planned_evaluations(family.pipeline))

@@ -42,7 +42,7 @@ def test_table_on_stdout_talk_on_stderr_and_a_plan_that_reads() -> None:
     assert made.profile_digest == digest(Path("profiles/toys.yaml"))
     assert len(made.alternatives) == 2
     other = f"row {made.alternatives[1]}"
-    for said in ("profiles/toys.yaml", "maximised: most compute", "66 combinations", "chosen:", other,
+    for said in ("profiles/toys.yaml", "sought: most compute", "66 combinations", "chosen:", other,
                  "text encoding, all steps, switching, decoding and writing", "Loading and warm-up are not in it",
                  "tstitch sample --plan plan.yaml --prompt"):  # fmt: skip
         assert said in result.stderr

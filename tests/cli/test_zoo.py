@@ -28,7 +28,7 @@ def test_every_denoiser_is_listed_with_family_size_and_source() -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     families = [line.split()[0] for line in lines if line and not line.startswith(" ")]
-    assert {"fashion", "imagenet-256", "imagenet-256-vq", "stable-diffusion"} <= set(families)
+    assert {"dit-256", "fashion", "ldm-256", "stable-diffusion", "u-vit-256"} <= set(families)
     tiny = next(line for line in lines if "bk-sdm-tiny" in line)
     assert "323 M" in tiny
     assert "not here" in tiny

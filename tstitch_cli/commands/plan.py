@@ -40,6 +40,10 @@ def plan(
     quantile: Annotated[
         str, typer.Option(help="Share of the calls that stay within the budget, 0.5 to 0.99, or 'mean'.")
     ] = "0.95",
+    maximize: Annotated[
+        str | None,
+        typer.Option(help="What the best row has: 'agreement' (least predicted loss) or 'compute'; the best known."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of the best rows to keep.")] = 1,
     out_file: Annotated[Path, typer.Option("--out", help="Where the plan goes.")] = Path("plan.yaml"),
     plot: Annotated[Path | None, typer.Option(help="Plot time against objective into this PNG file.")] = None,
@@ -52,12 +56,14 @@ def plan(
     budget is chosen, and the table is written to plan.yaml for `tstitch sample`.
     """
     from tstitch_cli import documents, files
+    from tstitch_cli.objectives import named
     from tstitch_cli.plan import make_plan
     from tstitch_cli.profiles import find, newest
     from tstitch_cli.quantities import parse_budget
 
     asked = parse_budget(budget)
     bound = _quantile(quantile)
+    objective = None if maximize is None else named(maximize)
     for path in (out_file, plot):
         if path is not None:
             files.refuse_existing(path, overwrite=overwrite)
@@ -71,6 +77,7 @@ def plan(
         budget=asked,
         quantile=bound,
         increment=increment,
+        objective=objective,
         top=top,
         profile_path=_from(out_file, source),
         digest=documents.digest(source),
@@ -103,13 +110,19 @@ def show(made: Plan) -> None:
     talk.print(
         f"{_safe(made.family)}: {setting.steps} steps of {_safe(setting.scheduler)}, batch of {setting.batch_size}; "
         f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
-        f"maximised: {_safe(made.objective.replace('_', ' '))}"
+        f"sought: {_safe(made.objective.replace('_', ' '))}"
     )
+    if spoken := embeddings_in_words(made):
+        talk.print(spoken)
     # A table wider than the terminal runs on into the next line rather than losing its figures.
     Console(width=max(out.width, WIDTH), highlight=False).print(_table(made))
     shown = len(_shown_rows(made))
     if shown < len(made.rows):
         talk.print(f"[dim]shown are {shown} of {len(made.rows):,} rows, the Pareto ones near the budget[/]")
+    refused = [each.refused for each in made.rows if each.refused is not None]
+    if refused:
+        rows = "1 row is" if len(refused) == 1 else f"{len(refused):,} rows are"
+        talk.print(f"[yellow]{rows} refused whatever the budget, such as: {_safe(refused[0])}[/]")
     times = f"{shown_s(row.time_s.mean)} on average"
     if made.budget.quantile is not None:
         times = f"{shown_s(row.time_s.within)} ({_bound(made)}), {times}"
@@ -125,6 +138,19 @@ def show(made: Plan) -> None:
         "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
         "Loading and warm-up are not in it.[/]"
     )
+
+
+def embeddings_in_words(made: Plan) -> str:
+    """Whose text encoder each denoiser's prompts go through; empty where there is no text."""
+    whose = {d.name: d.embedding for d in made.denoisers if d.embedding is not None}
+    if not whose:
+        return ""
+    if len(set(whose.values())) == 1:
+        return f"prompts: all denoisers get the text embeddings of {_safe(next(iter(whose.values())))}"
+    told = (
+        f"{_safe(name)} its own" if name == of else f"{_safe(name)} those of {_safe(of)}" for name, of in whose.items()
+    )
+    return f"prompts: of the text embeddings, {', '.join(told)}"
 
 
 def in_words(row: Row) -> str:
@@ -146,6 +172,8 @@ def _table(made: Plan) -> Table:
     headings = ["row", *map(_safe, names), f"mean {unit}", f"p95 {unit}"]
     headings += [f"{_bound(made)} {unit}"] if other else []
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    with_loss = all(row.loss is not None for row in rows)
+    headings += ["loss"] if with_loss else []
     for heading in (*headings, "compute", "fits", "Pareto"):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, row in zip(_shown_rows(made), rows, strict=True):
@@ -156,8 +184,10 @@ def _table(made: Plan) -> Table:
             cells.append(f"{taken} ({row.fractions.get(name, 0.0):.3g})" if taken else "-")
         cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
         cells += [seconds(row.time_s.within)] if other else []
+        cells += [f"{row.loss:.3f}"] if with_loss else []
         cells.append(f"{row.compute / most:.0%}" if most else "-")
-        cells += ["yes" if row.feasible else "no", "yes" if row.pareto else "no"]
+        fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
+        cells += [fits, "yes" if row.pareto else "no"]
         style = "bold green" if chosen else "cyan" if index in made.alternatives else "" if row.feasible else "dim"
         table.add_row(*cells, style=style)
     return table

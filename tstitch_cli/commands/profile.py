@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,18 +36,41 @@ def profile(
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, xpu; the best there is by default.")] = "auto",
+    embeddings: Annotated[
+        str, typer.Option(help="Whose text encoder the prompts of a denoiser go through: the large one's, or its own.")
+    ] = "large",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome."),
+    ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep only the part whose turn it is in the device's memory.")
+    ] = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Stay within this much of the device's memory, such as 6GB; offload if need be.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise and the rounds' order.", min=0, max=MAX_SEED)] = 0,
     tolerance: Annotated[
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
     ] = "1%",
-    max_time: Annotated[str, typer.Option(help="Start no further round after this time.")] = "2min",
+    max_time: Annotated[
+        str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
+    ] = "2min",
     out_file: Annotated[
         Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
+    no_agreement: Annotated[
+        bool,
+        typer.Option("--no-agreement", help="Do not compare predictions; plans then go by compute."),
+    ] = False,
     from_times: Annotated[
         bool,
         typer.Option("--from-times", help="Measure nothing: make a profile from NAME=TIME pairs, TIME a trajectory's."),
+    ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Download nothing: time the zoo's architectures with random weights."),
     ] = False,
 ) -> None:
     """Measure what every denoiser costs per step on this machine, and write a profile.
@@ -57,7 +83,8 @@ def profile(
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
-    from tstitch_cli.quantities import parse_duration, parse_share
+    from tstitch_cli import accelerations, residency
+    from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
@@ -67,7 +94,8 @@ def profile(
         known(scheduler)
     zoo = Zoo.load()
     entries = smallest_first([zoo.resolve(name) for name in names])
-    check(entries)
+    own = {"large": None, "own": "own"}.get(embeddings, embeddings)
+    check(entries, own)
     from tstitch_cli.devices import resolve_device, resolve_dtype
 
     here = resolve_device(device)
@@ -80,10 +108,28 @@ def profile(
         size=size or defaults.size,
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
+        embeddings=own,
+        accelerate=accelerations.parse(accelerate) if accelerate is not None else (),
+        offload=offload,
     )
     check_setting(entries, setting)
-    path = out_file or default_path(entries[-1].latent_space.name, setting)
-    measure_and_save(entries, setting, seed, tolerance_share, most_s, path, overwrite=overwrite)
+    vram_bytes = None if vram is None else parse_bytes(vram)
+    residency.check(setting, vram_bytes)
+    if vram_bytes is not None:
+        setting = residency.before_loading(entries, setting, vram_bytes)
+    path = out_file or default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
+    measure_and_save(
+        entries,
+        setting,
+        seed,
+        tolerance_share,
+        most_s,
+        path,
+        agreement=not (no_agreement or random_weights),
+        overwrite=overwrite,
+        vram_bytes=vram_bytes,
+        random_weights=random_weights,
+    )
 
 
 def measure_and_save(
@@ -95,8 +141,11 @@ def measure_and_save(
     path: Path,
     *,
     overwrite: bool,
+    agreement: bool = True,
+    vram_bytes: int | None = None,
+    random_weights: bool = False,
 ) -> Profile:
-    """Loads, measures, writes and shows; refuses an existing `path` before any work is done."""
+    """Loads (within `vram_bytes`), measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
 
     refuse_existing(path, overwrite=overwrite)
@@ -105,12 +154,21 @@ def measure_and_save(
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.profile import Effort, measure
+        from tstitch_cli.quantities import shown_bytes
+        from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        family = load(entries, setting)
+        loading = partial(load, random_weights=random_weights)
+        with _mentioning_random_weights(entries):
+            if vram_bytes is None:
+                family = loading(entries, setting)
+            else:
+                family, peak = load_within(entries, setting, vram_bytes, loading, peak_of)
+                how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
+                talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed)
-        made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s), progress=bar)
+        made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)
     _save(made, path, overwrite=overwrite)
     return made
 
@@ -122,11 +180,26 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.parameters or 0)
 
 
-def default_path(family: str, setting: Setting) -> Path:
+def default_path(family: str, setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
     from tstitch_cli.profiles import file_name
 
-    return Path("profiles") / file_name(family, setting)
+    path = Path("profiles") / file_name(family, setting)
+    return path.with_stem(f"{path.stem}-random") if random_weights else path
+
+
+@contextmanager
+def _mentioning_random_weights(entries: list[Entry]) -> Iterator[None]:
+    """Where weights are not to be had, says how to measure without them, if the zoo knows how to build them all."""
+    from tstitch_cli.errors import BadFileError
+
+    try:
+        yield
+    except BadFileError as error:
+        if any(entry.architecture is None for entry in entries):
+            raise
+        without = "or measure without weights: add --random-weights"
+        raise BadFileError(error.message, hint=f"{error.hint}; {without}" if error.hint else without) from error
 
 
 def _import(
@@ -160,6 +233,19 @@ def _save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
     write_profile(made, path, overwrite=overwrite)
     show(made)
     talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
+
+
+def _show_differences(made: Profile) -> None:
+    """Where denoisers differ in noise or text encoder: what follows for who may do what."""
+    from rich.markup import escape
+
+    from tstitch_cli.known_steps import said
+
+    if made.setting.schedule is not None:
+        talk.print(f"the steps are those of {escape(made.setting.schedule)}'s noise schedule")
+    for denoiser in made.denoisers:
+        if denoiser.knows is not None:
+            talk.print(f"{escape(denoiser.name)} knows the noise of {said(denoiser.knows)} alone, so it may take those")
 
 
 def show(made: Profile) -> None:
@@ -199,8 +285,11 @@ def show(made: Profile) -> None:
         f"besides the steps, a call takes {fixed.encode_s.mean * 1e3:.1f} ms to encode, "
         f"{fixed.decode_s.mean * 1e3:.1f} ms to decode and {fixed.write_s.mean * 1e3:.1f} ms to write"
     )
+    _show_differences(made)
     if made.origin != "measured":
         return
+    if made.fingerprint is not None and made.fingerprint.random:
+        talk.print("measured with random weights: these times hold for the real ones, and nothing can be drawn by them")
     if setting.device == "cpu":
         talk.print("measured on the CPU: torch sees no accelerator here, or was told not to use it")
     talk.print(
@@ -209,8 +298,33 @@ def show(made: Profile) -> None:
     )
     if not made.steady:
         talk.print("[yellow]the machine's speed drifted while measuring: close other programs and profile again[/]")
+    _show_agreement(made)
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
         words = escape(", ".join(f"{name} {count}" for name, count in check.allocation))
         off = f"{measured / predicted - 1:+.1%}"
         talk.print(f"held out: {words}: predicted {predicted:.3f} s, measured {measured:.3f} s ({off})")
+
+
+def _show_agreement(made: Profile) -> None:
+    """How near the denoisers are to the largest one, and which is not worth its time."""
+    from rich.markup import escape
+
+    from tstitch_cli.objectives import loss_of, not_worth_their_time
+
+    if made.agreement is None:
+        return
+    steps = made.setting.steps
+    shown = [0, steps // 4, steps // 2, 3 * steps // 4, steps - 1]
+    for name, close in made.agreement.denoisers.items():
+        cosines = ", ".join(f"{close.cosine[t]:.4f}" for t in dict.fromkeys(shown))
+        loss = loss_of(made.agreement, ((name, steps),))
+        talk.print(
+            f"agreement of {escape(name)} with {escape(made.agreement.largest)}, from the first step to the last: "
+            f"{cosines}; predicted loss {loss.mean():.3f} ± {loss.std():.3f}"
+        )
+    for dearer, cheaper in not_worth_their_time(made).items():
+        talk.print(
+            f"[yellow]{escape(dearer)} is not worth its time: {escape(cheaper)} is cheaper and agrees with "
+            f"{escape(made.agreement.largest)} no worse[/]"
+        )

@@ -60,7 +60,7 @@ def sample(
         raise UsageError("--sweep draws one sheet and no pictures", hint="leave --grid and --count out")
     targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
     if dry_run:
-        _refuse(plan, prompts, negative_prompt, targets, overwrite=overwrite)
+        _refuse(plan, chosen, prompts, negative_prompt, targets, sweep=sweep, overwrite=overwrite)
         _announce(plan, chosen, 11 if sweep else 1, len(prompts) * count)
         return
     draw_plan(
@@ -99,7 +99,7 @@ def draw_plan(
 
     work, pictures = work_of(plan, row), jobs(prompts, count)
     targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep)
-    entries = _refuse(plan, prompts, negative_prompt, targets, overwrite=overwrite)
+    entries = _refuse(plan, row, prompts, negative_prompt, targets, sweep=sweep, overwrite=overwrite)
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
@@ -297,14 +297,22 @@ def targets_of(prompts: list[str], count: int, folder: Path, *, grid: bool, swee
 
 
 def _refuse(
-    plan: Plan, prompts: list[str], negative_prompt: str | None, targets: list[Path], *, overwrite: bool
+    plan: Plan,
+    row: Row,
+    prompts: list[str],
+    negative_prompt: str | None,
+    targets: list[Path],
+    *,
+    sweep: bool,
+    overwrite: bool,
 ) -> list[Entry]:
     """The entries that the plan stands for; raises what can be known to be wrong before anything is loaded."""
     from tstitch_cli.files import refuse_existing
-    from tstitch_cli.sample import entries_of
+    from tstitch_cli.sample import entries_of, refuse_unknown_noise
 
     for path in targets:
         refuse_existing(path, overwrite=overwrite)
+    refuse_unknown_noise(plan, row, sweep=sweep)
     entries = entries_of(plan.denoisers)
     if entries[0].conditioning.kind == "class":
         from tstitch_cli.zoo.entry import class_numbers

@@ -40,6 +40,8 @@ class Noise:
     train_steps: int = 1000
     learned_variance: bool = False
     """The output carries a variance as well: twice the channels."""
+    zero_terminal_snr: bool = False
+    """The betas are rescaled so that the last training step is pure noise (Lin et al., 2023)."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Entry:
     """The denoiser itself; None where only its source's config tells."""
     components: dict[str, Component] = field(default_factory=dict)
     """The pipeline's other parts by their names in it (vae, text_encoder ...), as far as the zoo knows them."""
+    family: str | None = None
+    """The family that the zoo keeps it in; None for what no zoo file names."""
 
 
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 from tstitch_cli.models import OWN_DENOISERS
-from tstitch_cli.schedulers import SCHEDULERS
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
 from tstitch_cli.zoo.weights import parameters_in
 
@@ -38,6 +38,7 @@ _UNET = ("UNet2DConditionModel",)
 _PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
 _DIT = ("DiTTransformer2DModel", "Transformer2DModel", "OriginalDiT", "UViTModel")
 _SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
+_WAN = ("WanTransformer3DModel",)
 _PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
 _KINDS = {
     "StableDiffusionPipeline": _Kind(
@@ -45,6 +46,9 @@ _KINDS = {
     ),
     "StableDiffusionXLPipeline": _Kind(
         "unet", _UNET, "cross_attention_dim", Defaults(50, "euler", 5.0, 1024, 1, "float16")
+    ),
+    "LatentConsistencyModelPipeline": _Kind(
+        "unet", _UNET, "cross_attention_dim", Defaults(4, "lcm", 8.5, 512, 1, "float16")
     ),
     "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(100, "ddim", 1.5, 256, 8, "float16")),
     "ClassConditionalPipeline": _Kind("transformer", _DIT, None, Defaults(20, "ddim", 1.5, 32, 8, "float32")),
@@ -56,11 +60,14 @@ _KINDS = {
     "FluxPipeline": _Kind(
         "transformer", _FLUX, "joint_attention_dim", Defaults(28, "flow-euler", 3.5, 1024, 1, "bfloat16")
     ),
-    "SanaPipeline": _Kind("transformer", _SANA, "caption_channels", Defaults(20, "dpm++", 4.5, 1024, 1, "bfloat16")),
+    "SanaPipeline": _Kind(
+        "transformer", _SANA, "caption_channels", Defaults(20, "flow-dpm++", 4.5, 1024, 1, "bfloat16")
+    ),
+    "WanPipeline": _Kind("transformer", _WAN, "text_dim", Defaults(50, "flow-unipc", 5.0, 480, 1, "bfloat16")),
 }
 PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
-_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "VQModel")
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLWan", "VQModel")
 _SERVED_BY = {"DiTPipeline": "ClassConditionalPipeline"}
 """Pipelines that tstitch's own stands in for, so that all class-conditional denoisers can be stitched in one."""
 _PREDICTIONS: dict[str, Prediction] = {
@@ -150,6 +157,11 @@ def from_hub(repository: str, revision: str | None) -> Entry:
     return _derive(repository, f"hub:{repository}", commit, fetch)
 
 
+def denoiser_classes(pipeline: str) -> tuple[str, ...]:
+    """The diffusers classes that a denoiser of the named pipeline may be of; empty for a pipeline not known here."""
+    return _KINDS[pipeline].classes if pipeline in _KINDS else ()
+
+
 def scaling_of(autoencoder_config: Path) -> float:
     """The scaling factor in an autoencoder's config.json; raises BadFileError where there is none to read."""
     return _scaling(_read(autoencoder_config))
@@ -182,7 +194,7 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
         latent_space=space,
         noise=noise,
         conditioning=_conditioning(kind, component, index),
-        defaults=_defaults(kind, component, scheduler, space),
+        defaults=_defaults(kind, component, scheduler, space, flow=noise.prediction == "flow"),
         parameters=None,
         licence=_UNKNOWN_LICENCE,
     )
@@ -219,6 +231,8 @@ def _foreign(config: _Config, what: str) -> UsageError:
 
 
 def _latent_space(autoencoder: _Config) -> LatentSpace:
+    if autoencoder.text("_class_name") == "AutoencoderKLWan":
+        return _video_space(autoencoder)
     compressing = autoencoder.text("_class_name") == "AutoencoderDC"
     blocks = autoencoder.length("encoder_block_out_channels" if compressing else "block_out_channels")
     if not 0 < blocks <= 8:
@@ -234,6 +248,12 @@ def _latent_space(autoencoder: _Config) -> LatentSpace:
         scaling_factor=scale,
         shift_factor=autoencoder.number("shift_factor", 0.0),
     )
+
+
+def _video_space(autoencoder: _Config) -> LatentSpace:
+    """Wan's autoencoder scales each channel with a mean and deviation of its own, so there is no one factor."""
+    channels, downscale = autoencoder.count("z_dim", 16), autoencoder.count("scale_factor_spatial", 8)
+    return LatentSpace(f"video-f{downscale}-c{channels}", channels, downscale, f"KL-f{downscale} of Wan", 1.0)
 
 
 def _scaling(autoencoder: _Config) -> float:
@@ -265,6 +285,7 @@ def _noise(scheduler: _Config, component: _Config, channels: int) -> Noise:
         beta_end=scheduler.number("beta_end", 0.02),
         train_steps=steps,
         learned_variance=component.values.get("out_channels") == 2 * channels,
+        zero_terminal_snr=scheduler.values.get("rescale_betas_zero_snr") is True,
     )
 
 
@@ -282,9 +303,10 @@ def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioni
     return Conditioning("class", labels=tuple(names.get(str(i), str(i)) for i in range(classes)))
 
 
-def _defaults(kind: _Kind, component: _Config, scheduler: _Config, space: LatentSpace) -> Defaults:
+def _defaults(kind: _Kind, component: _Config, scheduler: _Config, space: LatentSpace, *, flow: bool) -> Defaults:
     usual, class_name = kind.defaults, scheduler.text("_class_name")
-    known = next((name for name, (of, _) in SCHEDULERS.items() if of == class_name), usual.scheduler)
+    fitting = {of: name for name, (of, _) in reversed(SCHEDULERS.items()) if (name in FLOW_SCHEDULERS) == flow}
+    known = fitting.get(class_name, usual.scheduler)
     latent_size = component.values.get("sample_size")
     size = component.count("sample_size") * space.downscale if isinstance(latent_size, int) else usual.size
     return Defaults(usual.steps, known, usual.guidance, size, usual.batch_size, usual.dtype)

@@ -4,38 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tstitch_cli import accelerations, residency
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schedulers import FLOW_SCHEDULERS, known
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
-from tstitch_cli.zoo.entry import Entry, LatentSpace, Noise
+from tstitch_cli.zoo.entry import Entry, LatentSpace
 
 _HINT = "`tstitch zoo` shows which denoisers belong to one family"
 
 
-def check(entries: Sequence[Entry]) -> None:
-    """Returns where `entries` can be stitched: two or more, different, of one latent space and one parametrisation.
+_INTERCHANGEABLE = (
+    frozenset({"StableDiffusionPipeline", "LatentConsistencyModelPipeline"}),
+    frozenset({"DiTPipeline", "ClassConditionalPipeline"}),
+)
+"""Pipelines of one kind of conditioning, any of which runs the denoisers of the others."""
+_OWN_EMBEDDINGS = ("StableDiffusion", "LatentConsistencyModel")
+"""What the names of pipelines begin with whose denoisers can each have their own text embeddings."""
+
+
+def check(entries: Sequence[Entry], embeddings: str | None = None) -> None:
+    """Returns where `entries` can be stitched: two or more, different, of one latent space, told what to draw alike.
+
+    What they predict, on which noise schedule and from which scale of latents may differ: that is matched.
+    `embeddings` are the setting's.
 
     Raises:
         UsageError: they cannot, with the two that differ and both values.
     """
     if len(entries) < 2:
         raise UsageError("one denoiser cannot be stitched: give two or more", hint=_HINT)
+    if embeddings not in (None, "own"):
+        raise UsageError(f"unknown embeddings '{embeddings}'", hint="give large or own")
     first = entries[0]
     for i, entry in enumerate(entries):
         for earlier in entries[:i]:
             _different(earlier, entry)
         _same_latent_space(first, entry)
-        _same(first, entry, "pipeline", first.pipeline, entry.pipeline)
+        _same_pipeline(first, entry)
         _same(first, entry, "component", first.component, entry.component)
-        _same_conditioning(first, entry)
-        _same_noise(first, entry)
+        _same_conditioning(first, entry, embeddings)
+    if embeddings is not None:
+        for entry in entries:
+            if entry.conditioning.kind != "text" or not entry.pipeline.startswith(_OWN_EMBEDDINGS):
+                raise UsageError(
+                    f"{entry.name} cannot be given text embeddings of its own in {entry.pipeline}",
+                    hint="leave --embeddings out; Stable Diffusion's pipelines can",
+                )
 
 
 def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
     """Returns where `entries` can be run in `setting`.
 
     Raises:
-        UsageError: they cannot: another picture size, more steps than were trained, or a scheduler of another kind.
+        UsageError: they cannot: another picture size, more steps than were trained, a scheduler of another kind, or an
+            acceleration or offloading that does not work there.
     """
     host = entries[-1]
     known(setting.scheduler)
@@ -46,7 +68,7 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
             f"{setting.steps} steps are more than the {host.noise.train_steps} that {host.name} was trained on",
             hint="use fewer --steps",
         )
-    if (setting.scheduler in FLOW_SCHEDULERS) != (host.noise.prediction == "flow"):
+    if not any(fits(setting.scheduler, entry.noise) for entry in entries):
         raise UsageError(
             f"the scheduler {setting.scheduler} does not fit {host.name}, which predicts {host.noise.prediction}",
             hint=f"{', '.join(FLOW_SCHEDULERS)} is for flow matching, the others are not",
@@ -61,6 +83,8 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
             f"{setting.size} px is not a multiple of {host.latent_space.downscale}, the size of a latent pixel",
             hint="choose another --size",
         )
+    residency.check(setting)
+    accelerations.check(entries, setting)
 
 
 def _different(a: Entry, b: Entry) -> None:
@@ -75,14 +99,32 @@ def _different(a: Entry, b: Entry) -> None:
 
 def _same_latent_space(a: Entry, b: Entry) -> None:
     one, other = a.latent_space, b.latent_space
-    same_scale = a.parts == b.parts or (
-        one.scaling_factor is not None
-        and (one.scaling_factor, one.shift_factor) == (other.scaling_factor, other.shift_factor)
-    )
-    if (one.channels, one.downscale) != (other.channels, other.downscale) or not same_scale:
+    if (one.channels, one.downscale) == (other.channels, other.downscale):
+        if a.parts == b.parts:
+            return
+        known = None not in (one.scaling_factor, other.scaling_factor) and one.shift_factor == other.shift_factor
+        kinds_agree = one.autoencoder.split()[:1] == other.autoencoder.split()[:1]
+        # Latents scaled alike are those of one autoencoder, whatever people call it; those scaled otherwise are only
+        # where the zoo calls both by one name. What a folder's config tells, such as KL-f8, names none.
+        if known and kinds_agree and one.scaling_factor == other.scaling_factor:
+            return
+        if known and one.autoencoder == other.autoencoder and " " in one.autoencoder:
+            return
+        why = "their autoencoders differ"
+        if not known or one.autoencoder == other.autoencoder:
+            why = "nothing says that their autoencoders are the same"
         raise UsageError(
-            f"{a.name} and {b.name} share no latent space: {_describe(one)} against {_describe(other)}", hint=_HINT
+            f"{a.name} and {b.name} share no latent space, for {why}: {_describe(one)} against {_describe(other)}",
+            hint=_HINT,
         )
+    raise UsageError(
+        f"{a.name} and {b.name} share no latent space: {_describe(one)} against {_describe(other)}", hint=_HINT
+    )
+
+
+def _same_pipeline(a: Entry, b: Entry) -> None:
+    if not any({a.pipeline, b.pipeline} <= alike for alike in _INTERCHANGEABLE):
+        _same(a, b, "pipeline", a.pipeline, b.pipeline)
 
 
 def _describe(space: LatentSpace) -> str:
@@ -91,28 +133,20 @@ def _describe(space: LatentSpace) -> str:
     return f"{space.autoencoder} ({space.channels} channels, 1/{space.downscale} size, scaling {scale}{shift})"
 
 
-def _same_conditioning(a: Entry, b: Entry) -> None:
+def _same_conditioning(a: Entry, b: Entry, embeddings: str | None) -> None:
     one, other = a.conditioning, b.conditioning
     _same(a, b, "conditioning", one.kind, other.kind)
-    _same(a, b, "cross-attention width", one.width, other.width)
-    _same(a, b, "guidance embedding", one.guidance_embedding, other.guidance_embedding)
+    if one.width != other.width and embeddings is None:
+        raise UsageError(
+            f"{a.name} and {b.name} differ in cross-attention width: {_say(one.width)} against {_say(other.width)}, "
+            "so one text embedding does not serve both",
+            hint="--embeddings own gives each its own, where the pipeline can",
+        )
     if one.labels != other.labels:
         raise UsageError(
             f"{a.name} and {b.name} know different classes ({len(one.labels)} and {len(other.labels)} labels)",
             hint=_HINT,
         )
-
-
-def _same_noise(a: Entry, b: Entry) -> None:
-    _same(a, b, "prediction type", a.noise.prediction, b.noise.prediction)
-    _same(a, b, "noise schedule", _schedule(a.noise), _schedule(b.noise))
-    _same(a, b, "learned variance", a.noise.learned_variance, b.noise.learned_variance)
-
-
-def _schedule(noise: Noise) -> str:
-    if noise.beta_schedule is None:
-        return f"{noise.train_steps} steps without betas"
-    return f"{noise.train_steps} steps, {noise.beta_schedule} betas {noise.beta_start:g} to {noise.beta_end:g}"
 
 
 def _same(a: Entry, b: Entry, what: str, one: object, other: object) -> None:
@@ -121,6 +155,4 @@ def _same(a: Entry, b: Entry, what: str, one: object, other: object) -> None:
 
 
 def _say(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return "yes" if value else "no" if value is False else "none"
-    return str(value)
+    return "none" if value is None else str(value)

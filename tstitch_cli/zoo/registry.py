@@ -15,7 +15,8 @@ from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import folders
+from tstitch_cli.zoo import architectures, folders
+from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
 Facts = TypeVar("Facts", "FamilyFacts", "DenoiserFacts")
@@ -61,7 +62,7 @@ class DenoiserFacts:
     noise: Noise | None = None
     conditioning: Conditioning | None = None
     defaults: Defaults | None = None
-    architecture: Component | None = None
+    architecture: ArchitectureFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ class Zoo:
         families: dict[str, FamilyFacts] = {}
         entries: dict[str, Entry] = {}
         for path in sorted(BUNDLED.parent.glob("*.yaml")):
-            file = _read(path, families)
+            file = _read(path, families, entries)
             families |= file.families
-            entries |= _entries(file, families, path)
+            entries |= _entries(file, families, entries, path)
         own = user_file()
         if own is None:
             return cls(entries)
-        file = _read(own, families)
-        added = _entries(file, families | file.families, own)
+        file = _read(own, families, entries)
+        added = _entries(file, families | file.families, entries, own)
         replaced = [name for name in added if name in entries]
         remarks = tuple(f"{name}: the entry in {own} takes the place of tstitch's" for name in replaced)
         return cls(entries | added, remarks)
@@ -198,8 +199,8 @@ def is_here(entry: Entry) -> bool:
     )
 
 
-def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
-    """A zoo file whose denoisers may belong to its own families or to the `known` ones."""
+def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) -> ZooFile:
+    """A zoo file whose denoisers may belong to its own families or to the `known` ones, and be like `shipped` ones."""
 
     def faults(file: ZooFile) -> Iterator[tuple[Place, str]]:
         families = known | file.families
@@ -216,6 +217,9 @@ def _read(path: Path, known: dict[str, FamilyFacts]) -> ZooFile:
             if denoiser.parameters is not None and denoiser.parameters < 1:
                 yield (*place, "parameters"), "expected a whole number above 0"
             yield from _faults(place, denoiser)
+        for name, architecture in _architectures(file, shipped).items():
+            if isinstance(architecture, str):
+                yield ("denoisers", name, "architecture"), architecture
 
     file = documents.read(path, ZooFile, SCHEMA, faults)
     families = {name: _labelled(facts, path) for name, facts in file.families.items()}
@@ -250,11 +254,24 @@ def _not_positive(place: Place, section: object, keys: Iterable[str]) -> Iterato
             yield (*place, key), f"expected a number above 0, found {value}"
 
 
-def _entries(file: ZooFile, families: dict[str, FamilyFacts], path: Path) -> dict[str, Entry]:
-    return {name: _entry(name, facts, families[facts.family], path) for name, facts in file.denoisers.items()}
+def _architectures(file: ZooFile, shipped: dict[str, Entry]) -> dict[str, Component | str | None]:
+    given = {name: facts.architecture for name, facts in file.denoisers.items()}
+    known = {name: entry.architecture for name, entry in shipped.items()}
+    return {name: architectures.resolve(name, given, known) for name in given}
 
 
-def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> Entry:
+def _entries(
+    file: ZooFile, families: dict[str, FamilyFacts], shipped: dict[str, Entry], path: Path
+) -> dict[str, Entry]:
+    built = _architectures(file, shipped)
+    return {
+        name: _entry(name, facts, families[facts.family], built[name], path) for name, facts in file.denoisers.items()
+    }
+
+
+def _entry(
+    name: str, facts: DenoiserFacts, family: FamilyFacts, architecture: Component | str | None, path: Path
+) -> Entry:
     source, parts = _absolute(facts.source, path), facts.parts or family.parts
     return Entry(
         name=name,
@@ -271,8 +288,9 @@ def _entry(name: str, facts: DenoiserFacts, family: FamilyFacts, path: Path) -> 
         defaults=facts.defaults or family.defaults,
         parameters=facts.parameters,
         licence=facts.licence or family.licence,
-        architecture=facts.architecture,
+        architecture=architecture if isinstance(architecture, Component) else None,
         components=family.components,
+        family=facts.family,
     )
 
 
