@@ -23,8 +23,10 @@ from torch import nn
 from tstitch_cli import schedulers
 from tstitch_cli.class_conditional import ClassConditionalPipeline
 from tstitch_cli.denoisers import Family
+from tstitch_cli.models import model_class
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import stitch
+from tstitch_cli.zoo.entry import Component, Entry
 from tstitch_cli.zoo.registry import Zoo
 
 NULL_CLASS = 10
@@ -74,6 +76,50 @@ def tiny_unet(seed: int, **changes: Any) -> UNet2DConditionModel:
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }
     return UNet2DConditionModel(**(given | changes)).eval()
+
+
+def tiny(name: str, **changes: Any) -> Entry:
+    """The zoo's entry for an ImageNet denoiser with its architecture in small: 10 classes, 8 x 8 latents."""
+    entry = Zoo.load().entries[name]
+    assert entry.architecture is not None
+    small: dict[str, Any] = {
+        "DiTTransformer2DModel": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8},
+        "UViTModel": {"num_layers": 4, "num_attention_heads": 2, "attention_head_dim": 8, "num_classes": NULL_CLASS},
+        "LabelledUNet": {
+            "num_classes": NULL_CLASS,
+            "block_out_channels": [8, 16, 16],
+            "attention_head_dim": [2, 4, 4],
+            "cross_attention_dim": 8,
+            "norm_num_groups": 4,
+        },
+    }
+    small["DiTTransformer2DModel"]["num_embeds_ada_norm"] = NULL_CLASS
+    small["OriginalDiT"] = small["DiTTransformer2DModel"]
+    model = entry.architecture.model
+    config = {**entry.architecture.config, "sample_size": 8, **small[model], **changes}
+    vae = entry.components["vae"]
+    levels = {"block_out_channels": [8, 8, 8, 16], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 64}
+    codes = {"num_vq_embeddings": 16, "layers_per_block": 2} if vae.model == "VQModel" else {}
+    return replace(
+        entry,
+        conditioning=replace(entry.conditioning, labels=entry.conditioning.labels[:NULL_CLASS]),
+        defaults=replace(entry.defaults, size=64),
+        architecture=Component(model, config),
+        components={**entry.components, "vae": Component(vae.model, {**vae.config, **levels, **codes})},
+    )
+
+
+def built(component: Component, seed: int) -> Any:
+    """A component with random weights."""
+    torch.manual_seed(seed)
+    return model_class(component.model)(**component.config).eval().requires_grad_(False)
+
+
+def imagenet_pipeline(entry: Entry, denoiser: nn.Module) -> ClassConditionalPipeline:
+    """The one class-conditional pipeline around an ImageNet denoiser, with the autoencoder of its entry."""
+    scheduler = DDIMScheduler(**entry.components["scheduler"].config)
+    parts = {entry.component: denoiser, "vae": built(entry.components["vae"], 3), "scheduler": scheduler}
+    return _quiet(ClassConditionalPipeline(**parts))
 
 
 def noise() -> DDIMScheduler:

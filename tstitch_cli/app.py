@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
@@ -48,6 +49,7 @@ app.command("sample")(sample)
 app.command("show")(show)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
+app.command("convert")(convert)
 app.command("train")(train)
 
 

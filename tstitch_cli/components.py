@@ -13,8 +13,9 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import hub, strict_json
+from tstitch_cli import hub, schedulers, strict_json
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.models import model_class
 from tstitch_cli.zoo import allowed, folders, needed
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
@@ -22,7 +23,7 @@ from tstitch_cli.zoo.registry import path_of
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
-    """The component of `entry` in eval mode, of the diffusers class its config names, from safetensors alone.
+    """The component of `entry` in eval mode, of the class its config names, from safetensors alone.
 
     Raises:
         UsageError: its config names code, or a class that cannot be stitched.
@@ -30,9 +31,10 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
     """
     folder = _denoiser_folder(entry, dtype)
     folders.refuse_foreign_denoiser(folder / needed.CONFIG)
+    made = model_class(strict_json.read(folder / needed.CONFIG)["_class_name"])
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
     with _loading(entry, folder):
-        model = diffusers.AutoModel.from_pretrained(
+        model = made.from_pretrained(
             str(folder), variant=weights.variant, torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
     return model.eval().requires_grad_(False)
@@ -48,7 +50,7 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     folder, parts = _parts(entry, dtype)
     models = {name: _part(entry, folder / name, part, dtype) for name, part in parts.items() if part.has_weights}
     with _loading(entry, folder):
-        return pipeline_class(entry.pipeline).from_pretrained(
+        made = pipeline_class(entry.pipeline).from_pretrained(
             str(folder),
             torch_dtype=dtype,
             use_safetensors=True,
@@ -56,6 +58,10 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
             **models,
             **{entry.component: loaded},
         )
+    if entry.parts != entry.source:
+        # Another model's scheduler has the noise schedule of that model's training.
+        made.scheduler = type(made.scheduler).from_config(schedulers.with_noise(made.scheduler.config, entry.noise))
+    return made
 
 
 def _parts(entry: Entry, dtype: torch.dtype) -> tuple[Path, dict[str, allowed.Part]]:
@@ -129,7 +135,14 @@ def pipeline_class(name: str) -> Any:
 def _denoiser_folder(entry: Entry | Control, dtype: torch.dtype) -> Path:
     if hub.place(entry.source):
         return hub.denoiser_folder(entry, _name(dtype))
-    return path_of(entry.source) / entry.subfolder
+    folder = path_of(entry.source)
+    if entry.source.startswith("converted:") and not folder.is_dir():
+        name = entry.source.removeprefix("converted:")
+        raise BadFileError(
+            f"{name} is made from its original checkpoint, which has not been converted yet",
+            hint=f"download the checkpoint and run `tstitch convert {name} CHECKPOINT`",
+        )
+    return folder / entry.subfolder
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -59,9 +59,13 @@ class Family:
         return next(entry for entry in self.entries if entry.name == name)
 
     def example_prompts(self, count: int, first: int = 0) -> tuple[str, ...]:
-        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or plain sentences."""
-        labels = self.entries[0].conditioning.labels or EXAMPLES
-        return tuple(labels[i % len(labels)].split(",")[0] for i in range(first, first + count))
+        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or plain sentences.
+
+        Classes are told by number, since names may be ambiguous.
+        """
+        classes = len(self.entries[0].conditioning.labels)
+        examples = [str(number) for number in range(classes)] or EXAMPLES
+        return tuple(examples[i % len(examples)] for i in range(first, first + count))
 
     @property
     def host(self) -> Entry:

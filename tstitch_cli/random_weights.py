@@ -18,13 +18,12 @@ from torch import nn
 
 from tstitch_cli import components
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.models import model_class
 from tstitch_cli.schema import RANDOM_WEIGHTS
 from tstitch_cli.zoo.entry import Component, Entry
 
 _BLOCK = 2**20 + 7
 """Values of noise; odd, so that the rows of a large matrix are not repeated."""
-_BUILT = (diffusers.ModelMixin, diffusers.SchedulerMixin, transformers.PreTrainedModel)
-"""Components are of these and of no other class, whatever a zoo file says."""
 _TOKENIZER = re.compile(r"\w+Tokenizer(Fast)?")
 
 
@@ -105,15 +104,15 @@ def fill(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _build(part: Component, place: str) -> Any:
     """An instance of the component's class whose parameters have shapes and no memory."""
-    found = getattr(diffusers, part.model, None) or getattr(transformers, part.model, None)
-    if not (inspect.isclass(found) and issubclass(found, _BUILT)):
-        raise BadFileError(f"{place}: {part.model!r} is no model or scheduler of diffusers or transformers")
-    model_class: Any = found
+    try:
+        found = model_class(part.model)
+    except UsageError as error:
+        raise BadFileError(f"{place}: {error.message}", hint=error.hint) from error
     try:
         with init_empty_weights(include_buffers=False):
             if not issubclass(found, transformers.PreTrainedModel):
-                return model_class(**part.config)
-            model = model_class(model_class.config_class(**part.config))
+                return found(**part.config)
+            model = found(found.config_class(**part.config))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise BadFileError(f"{place}: {part.model} cannot be built from this config: {error}") from error
     model.tie_weights()  # not where parameters are made empty, which would part them

@@ -29,6 +29,7 @@ def test_every_denoiser_is_listed_with_family_size_and_source() -> None:
     lines = done.stdout.splitlines()
     families = [line.split()[0] for line in lines if line and not line.startswith(" ")]
     assert families == sorted(families)
+    assert {"dit-256", "ldm-256", "u-vit-256"} <= {*families}
     assert {"fashion", "flux", "sana", "sd3", "sdxl", "stable-diffusion", "stable-diffusion-2", "wan"} <= {*families}
     tiny = next(line for line in lines if "bk-sdm-tiny" in line)
     assert " ".join(tiny.split()) == "bk-sdm-tiny 323 M not here hub:nota-ai/bk-sdm-tiny CreativeML OpenRAIL-M"

@@ -18,6 +18,8 @@ from tstitch_cli.zoo.registry import Zoo, is_here, path_of
 
 FASHION = ("fashion-s", "fashion-b", "fashion-xl")
 DISTILLED = ("bk-sdm-tiny", "bk-sdm-small", "bk-sdm-base", "sd14")
+TRANSFORMERS = ("dit-s-256", "dit-b-256", "dit-xl-256")
+U_NETS = ("ldm-s-256", "ldm-256")
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +40,9 @@ def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Zoo:
 
 def test_shipped_entries_stitch_within_their_families() -> None:
     zoo = Zoo.load()
-    assert {*FASHION, *DISTILLED} <= set(zoo.entries)
+    assert set(zoo.entries) >= {*FASHION, *DISTILLED, *TRANSFORMERS, *U_NETS, "u-vit-h-256"}
     assert zoo.remarks == ()
-    for family in (FASHION, DISTILLED):
+    for family in (FASHION, DISTILLED, TRANSFORMERS, U_NETS):
         entries = [zoo.resolve(name) for name in family]
         check(entries)
         sizes = [entry.parameters or 0 for entry in entries]
@@ -199,9 +201,10 @@ def test_a_bundled_entry_is_here_with_weights_and_parts_and_its_scaling_is_read(
     bundled = tmp_path / "zoo" / "bundled"
     bundled.mkdir(parents=True)
     monkeypatch.setattr(registry, "BUNDLED", bundled)
-    # The shipped YAML stands beside the bundled folder, which has just moved.
-    for path in Path(registry.__file__).parent.glob("*.yaml"):
-        (bundled.parent / path.name).write_bytes(path.read_bytes())
+    # The shipped files stand beside the bundled folder, which has just moved.
+    for path in Path(registry.__file__).parent.iterdir():
+        if path.suffix in (".yaml", ".txt"):
+            (bundled.parent / path.name).write_bytes(path.read_bytes())
     zoo = Zoo.load()
     assert not is_here(zoo.entries["fashion-s"])
     assert zoo.resolve("fashion-s").latent_space.scaling_factor is None
@@ -221,7 +224,8 @@ def test_a_bundled_entry_is_here_with_weights_and_parts_and_its_scaling_is_read(
 def test_path_of_stays_inside_the_bundle() -> None:
     assert path_of("bundled:fashion/fashion-s").parts[-3:] == ("bundled", "fashion", "fashion-s")
     assert path_of("folder:/some where") == Path("/some where")
-    for source in ("bundled:../../etc", "bundled:/etc", "hub:a/b", "bundled:", "fashion", ""):
+    assert path_of("converted:dit-s-256").parts[-3:] == ("tstitch", "converted", "dit-s-256")
+    for source in ("bundled:../../etc", "bundled:/etc", "hub:a/b", "bundled:", "fashion", "", "converted:../x"):
         with pytest.raises(UsageError):
             path_of(source)
 
@@ -254,3 +258,25 @@ def test_the_zoo_is_listed_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_class_names_may_stand_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = """
+denoisers:
+  mine:
+    family: fashion
+    source: hub:me/mine
+    parts: hub:me/mine@refs/pr/1
+    conditioning: {kind: class, labels_from: names.txt}
+"""
+    with pytest.raises(BadFileError, match=r"names\.txt"):
+        own_zoo(tmp_path, monkeypatch, mine)
+    names = tmp_path / "mine" / "names.txt"
+    names.write_text("tench, Tinca tinca\n\n crane \n", encoding="utf-8")
+    entry = Zoo.load().entries["mine"]
+    assert entry.conditioning.labels == ("tench, Tinca tinca", "crane")
+    assert entry.conditioning.labels_from is None
+    for content in (b"", b"\xff\xfe\xff"):
+        names.write_bytes(content)
+        with pytest.raises(BadFileError, match=r"names\.txt"):
+            Zoo.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Conditioning:
     """Features of a text token, as the denoiser's cross-attention takes them."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of their numbers; a comma separates two names of one class."""
+    labels_from: str | None = None
+    """In a zoo file only, in place of `labels`: a text file beside it, with the names of one class a line."""
     guidance_embedding: bool = False
     """The guidance scale is an input of the denoiser (distilled models: LCM, Flux dev)."""
 
@@ -86,7 +88,8 @@ class Entry:
     name: str
     title: str
     source: str
-    """`bundled:fashion/fashion-s`, `hub:CompVis/stable-diffusion-v1-4` or `folder:/path`."""
+    """`bundled:fashion/fashion-s`, `hub:CompVis/stable-diffusion-v1-4`, `folder:/path`, or `converted:dit-s-256`, the
+    folder that `tstitch convert` makes of an original checkpoint."""
     revision: str | None
     """The commit of a hub source; None is the main branch, recorded when it is resolved."""
     component: Literal["unet", "transformer"]
@@ -95,7 +98,8 @@ class Entry:
     pipeline: str
     """Name of the pipeline's class."""
     parts: str
-    """The source of the pipeline's other parts; `revision` holds for it where it is the denoiser's own source."""
+    """The source of the pipeline's other parts; `revision` holds for it where it is the denoiser's own source, else
+    a hub source may end in `@` and its own revision."""
     latent_space: LatentSpace
     noise: Noise
     conditioning: Conditioning
@@ -123,22 +127,40 @@ def largest(entries: Sequence[Entry]) -> Entry:
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:
     """The numbers of the classes that `prompts` name, letter case and outer blanks aside.
 
+    A class is meant by its whole label, else by one of the names in it, else by its number.
+
     Raises:
-        UsageError: a prompt is no class of `entry`; the hint has the near ones.
+        UsageError: a prompt is no class of `entry`, and the hint has the near ones; or it is the name of several.
     """
-    numbers: dict[str, int] = {}
-    for number, label in enumerate(entry.conditioning.labels):
-        for name in (label, *label.split(",")):
-            numbers.setdefault(_plain(name), number)
-    for prompt in prompts:
-        if _plain(prompt) not in numbers:
-            near = difflib.get_close_matches(_plain(prompt), numbers, n=3)
-            some = ", ".join(list(entry.conditioning.labels)[:12])
-            raise UsageError(
-                f"{entry.latent_space.name} has no class {prompt!r}",
-                hint=f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}",
-            )
-    return [numbers[_plain(prompt)] for prompt in prompts]
+    labels = entry.conditioning.labels
+    whole, names = _by_name((label,) for label in labels), _by_name(label.split(",") for label in labels)
+    return [_number(entry, prompt, whole, names) for prompt in prompts]
+
+
+def _by_name(names_of_classes: Iterable[Iterable[str]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for number, names in enumerate(names_of_classes):
+        for name in {_plain(name) for name in names}:
+            found.setdefault(name, []).append(number)
+    return found
+
+
+def _number(entry: Entry, prompt: str, whole: dict[str, list[int]], names: dict[str, list[int]]) -> int:
+    asked, labels = _plain(prompt), entry.conditioning.labels
+    meant = whole.get(asked) or names.get(asked) or ()
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        several = ", ".join(f"{number} ({labels[number]})" for number in meant)
+        raise UsageError(f"{prompt!r} is the name of {len(meant)} classes: {several}", hint="give the class's number")
+    if asked.isdecimal() and asked.isascii() and len(asked) < 7 and int(asked) < len(labels):
+        return int(asked)
+    near = difflib.get_close_matches(asked, names, n=3)
+    some = ", ".join(label.split(",")[0] for label in labels[:12]) + (" ..." if len(labels) > 12 else "")
+    raise UsageError(
+        f"{entry.latent_space.name} has no class {prompt!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}",
+    )
 
 
 def _plain(name: str) -> str:

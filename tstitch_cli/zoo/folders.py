@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tstitch_cli import hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.models import OWN_DENOISERS
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from tstitch_cli.zoo import allowed
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
@@ -36,7 +37,7 @@ class _Kind:
 
 _UNET = ("UNet2DConditionModel",)
 _PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
-_DIT = ("DiTTransformer2DModel", "Transformer2DModel")
+_DIT = ("DiTTransformer2DModel", "Transformer2DModel", "OriginalDiT", "UViTModel")
 _SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
 _WAN = ("WanTransformer3DModel",)
 _PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
@@ -50,7 +51,7 @@ _KINDS = {
     "LatentConsistencyModelPipeline": _Kind(
         "unet", _UNET, "cross_attention_dim", Defaults(4, "lcm", 8.5, 512, 1, "float16")
     ),
-    "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(50, "ddim", 4.0, 256, 1, "float16")),
+    "DiTPipeline": _Kind("transformer", _DIT, None, Defaults(100, "ddim", 1.5, 256, 8, "float16")),
     "ClassConditionalPipeline": _Kind("transformer", _DIT, None, Defaults(20, "ddim", 1.5, 32, 8, "float32")),
     "PixArtAlphaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
     "PixArtSigmaPipeline": _Kind("transformer", _PIXART, "caption_channels", _PIXART_DEFAULTS),
@@ -67,9 +68,11 @@ _KINDS = {
 }
 PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
-DENOISERS = frozenset(name for kind in _KINDS.values() for name in kind.classes)
+DENOISERS = frozenset({*OWN_DENOISERS, *(name for kind in _KINDS.values() for name in kind.classes)})
 """The classes of their denoisers; no other class is ever made of a denoiser's config."""
-_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLWan")
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLWan", "VQModel")
+_SERVED_BY = {"DiTPipeline": "ClassConditionalPipeline"}
+"""Pipelines that tstitch's own stands in for, so that all class-conditional denoisers can be stitched in one."""
 _PREDICTIONS: dict[str, Prediction] = {
     "epsilon": "epsilon",
     "v_prediction": "v_prediction",
@@ -201,7 +204,7 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
         revision=revision,
         component=kind.component,
         subfolder=kind.component,
-        pipeline=pipeline,
+        pipeline=_SERVED_BY.get(pipeline, pipeline),
         parts=source,
         latent_space=space,
         noise=noise,
@@ -221,12 +224,14 @@ def _kind(index: _Config) -> tuple[str, _Kind]:
             hint=f"these can: {', '.join(PIPELINES)}",
         )
     kind = _KINDS[name]
+    if name == "ClassConditionalPipeline" and index.values.get("unet", [None])[:1] != [None]:
+        kind = replace(kind, component="unet", classes=("LabelledUNet",))
     allowed.parts(index.values, index.name, kind.component)
     for part, classes in ((kind.component, kind.classes), ("vae", _AUTOENCODERS), ("scheduler", None)):
         found = index.values.get(part)
         if not isinstance(found, list) or len(found) != 2 or not all(isinstance(each, str) for each in found):
             raise index.wrong(part, "a library and a class")
-        if found[0] != "diffusers" or (classes is not None and found[1] not in classes):
+        if found[0] != OWN_DENOISERS.get(found[1], "diffusers") or (classes is not None and found[1] not in classes):
             raise allowed.foreign(index.name, f"{part}: {found[0][:60]}.{found[1][:60]}")
     return name, kind
 
@@ -238,13 +243,14 @@ def _latent_space(autoencoder: _Config) -> LatentSpace:
     blocks = autoencoder.length("encoder_block_out_channels" if compressing else "block_out_channels")
     if not 0 < blocks <= 8:
         raise BadFileError(f"{autoencoder.name}: {blocks} levels of blocks, 1 to 8 were expected")
-    channels = autoencoder.count("latent_channels", None if compressing else 4)
+    quantizing = autoencoder.text("_class_name") == "VQModel"
+    channels = autoencoder.count("latent_channels", None if compressing else 3 if quantizing else 4)
     downscale, scale = 2 ** (blocks - 1), _scaling(autoencoder)
     return LatentSpace(
         name=f"f{downscale}-c{channels}-{scale:g}",
         channels=channels,
         downscale=downscale,
-        autoencoder=f"{'DC' if compressing else 'KL'}-f{downscale}",
+        autoencoder=f"{'DC' if compressing else 'VQ' if quantizing else 'KL'}-f{downscale}",
         scaling_factor=scale,
         shift_factor=autoencoder.number("shift_factor", 0.0),
     )
@@ -257,8 +263,8 @@ def _video_space(autoencoder: _Config) -> LatentSpace:
 
 
 def _scaling(autoencoder: _Config) -> float:
-    # Configs older than the key mean Stable Diffusion's factor, as diffusers' AutoencoderKL does.
-    old = autoencoder.text("_class_name") == "AutoencoderKL"
+    # Configs older than the key mean Stable Diffusion's factor, as diffusers' own default does.
+    old = autoencoder.text("_class_name") in ("AutoencoderKL", "VQModel")
     scale = autoencoder.number("scaling_factor", 0.18215 if old else 1.0)
     if scale <= 0:
         raise autoencoder.wrong("scaling_factor", "a number above 0")
@@ -293,9 +299,10 @@ def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioni
     distilled = component.values.get("time_cond_proj_dim") is not None or component.values.get("guidance_embeds")
     if kind.width is not None:
         return Conditioning("text", component.count(kind.width), guidance_embedding=bool(distilled))
-    classes = component.count("num_embeds_ada_norm")
+    key = "num_classes" if "num_classes" in component.values else "num_embeds_ada_norm"
+    classes = component.count(key)
     if classes > 100_000:
-        raise component.wrong("num_embeds_ada_norm", "at most 100000 classes")
+        raise component.wrong(key, "at most 100000 classes")
     names = index.values.get("id2label") or {}
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise index.wrong("id2label", "class names by number")

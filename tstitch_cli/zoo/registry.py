@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tstitch_cli import documents, hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
@@ -20,12 +20,14 @@ from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
 
+Facts = TypeVar("Facts", "FamilyFacts", "DenoiserFacts")
+
 SCHEMA = "tstitch/zoo/1"
 BUNDLED = Path(__file__).parent / "bundled"
-_SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+", re.ASCII)
+_SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+|converted:\w[\w.-]*", re.ASCII)
 _PARTS = re.compile(rf"(?:{_SOURCE.pattern})|hub:[\w.-]+/[\w.-]+@[\w./-]+", re.ASCII)
 """Parts may name a commit, branch or tag; a denoiser's own stands in `revision`."""
-_WANTED_SOURCE = "expected bundled:..., hub:owner/name or folder:/path"
+_WANTED_SOURCE = "expected bundled:..., hub:owner/name, folder:/path or converted:name"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
@@ -149,9 +151,10 @@ class Zoo:
         controls.check(controls.resolve(self.controls, name, entries[-1]), entries)
 
     def _with_known_space(self, entry: Entry) -> Entry:
-        """A latent space that the zoo knows is called by the zoo's name."""
+        """A latent space that the zoo knows is called by the zoo's name, which is another for another conditioning."""
         for known in self.entries.values():
-            if _facts(known.latent_space) == _facts(entry.latent_space):
+            alike = known.conditioning.kind == entry.conditioning.kind
+            if alike and _facts(known.latent_space) == _facts(entry.latent_space):
                 return replace(entry, latent_space=known.latent_space)
         return entry
 
@@ -167,15 +170,23 @@ def user_file() -> Path | None:
 
 
 def path_of(source: str) -> Path:
-    """The folder of a `bundled:` or `folder:` source.
+    """The folder of a `bundled:`, `folder:` or `converted:` source.
 
     Raises:
         UsageError: the source is a hub repository or no source at all.
     """
     kind, _, rest = source.partition(":")
     if _SOURCE.fullmatch(source) and kind != "hub":
-        return BUNDLED / rest if kind == "bundled" else Path(rest)
-    raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub: or folder:")
+        above = {"bundled": BUNDLED, "converted": converted_folder()}
+        return above[kind] / rest if kind in above else Path(rest)
+    raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub:, folder: or converted:")
+
+
+def converted_folder() -> Path:
+    """Where `tstitch convert` puts what it makes, in the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("tstitch")) / "converted"
 
 
 def is_here(entry: Entry) -> bool:
@@ -224,7 +235,9 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
             if isinstance(architecture, str):
                 yield ("denoisers", name, "architecture"), architecture
 
-    return documents.read(path, ZooFile, SCHEMA, faults)
+    file = documents.read(path, ZooFile, SCHEMA, faults)
+    families = {name: _labelled(facts, path) for name, facts in file.families.items()}
+    return ZooFile(families, {name: _labelled(facts, path) for name, facts in file.denoisers.items()})
 
 
 def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
@@ -238,8 +251,10 @@ def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[
         if any((beta is None) != (noise.prediction == "flow") for beta in betas):
             yield (*place, "noise"), "beta_schedule, beta_start and beta_end belong together, and are left out for flow"
         yield from _not_positive((*place, "noise"), noise, ("train_steps",))
-    if (conditioning := facts.conditioning) is not None and conditioning.kind == "class" and not conditioning.labels:
-        yield (*place, "conditioning"), "class conditioning needs labels"
+    if (conditioning := facts.conditioning) is not None:
+        given = bool(conditioning.labels) + (conditioning.labels_from is not None)
+        if conditioning.kind == "class" and given != 1:
+            yield (*place, "conditioning"), "class conditioning needs labels or labels_from, not both"
     if (defaults := facts.defaults) is not None:
         yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size"))
         if defaults.scheduler not in SCHEDULERS:
@@ -291,6 +306,22 @@ def _entry(
         components=family.components,
         family=facts.family,
     )
+
+
+def _labelled(facts: Facts, path: Path) -> Facts:
+    """`facts` of the zoo file at `path`, with the labels that stand in a file of their own beside it."""
+    conditioning = facts.conditioning
+    if conditioning is None or conditioning.labels_from is None:
+        return facts
+    file = path.parent / os.path.expanduser(conditioning.labels_from)
+    try:
+        labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise BadFileError(f"{file}: the class names cannot be read: {why}", hint=f"{path} names the file") from error
+    if not labels:
+        raise BadFileError(f"{file}: has no class names", hint="it holds the names of one class a line")
+    return replace(facts, conditioning=replace(conditioning, labels=labels, labels_from=None))
 
 
 def _absolute(source: str, path: Path) -> str:

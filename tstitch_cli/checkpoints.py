@@ -1,0 +1,73 @@
+"""Reads the tensors of a checkpoint file; what a pickle would run is never run."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tstitch_cli.errors import BadFileError
+
+_INSIDE = ("ema", "state_dict", "model", "module")
+"""Where training loops keep the weights in what they save, the averaged ones first."""
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors file or of a file that torch.save wrote, by name, on the CPU.
+
+    Of a training checkpoint these are the averaged weights where it has them, else the weights.
+
+    Raises:
+        BadFileError: the file is missing or broken, has no tensors, or holds objects other than plain data.
+    """
+    if not path.is_file():
+        raise BadFileError(f"{path}: there is no such file", hint="give the path of the downloaded checkpoint")
+    found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    for _ in range(2):  # a trainer's checkpoint in a launcher's
+        inner = next((found[key] for key in _INSIDE if isinstance(found.get(key), dict) and found[key]), None)
+        found = found if inner is None else inner
+    tensors = {
+        str(name).removeprefix("module."): value.detach()
+        for name, value in found.items()
+        if isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise BadFileError(f"{path}: holds no weights", hint="give a checkpoint of the denoiser itself")
+    return tensors
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def _pickled(path: Path) -> dict[str, Any]:
+    # A namespace holds the options that a training script was given; to make one runs nothing.
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # a malformed file makes torch's reader fail in every way there is
+        if "Unsupported" in str(error) or "was not an allowed global" in str(error):
+            raise BadFileError(
+                f"{path}: holds Python objects besides tensors, and reading those could run code, so it is not read",
+                hint="where you trust it, load it with torch and save its `state_dict` alone, or as safetensors",
+            ) from error
+        raise _broken(path, error) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _broken(path: Path, error: Exception) -> BadFileError:
+    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return BadFileError(f"{path}: is no checkpoint that can be read: {first[:200]}", hint="download it again")
