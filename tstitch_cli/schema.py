@@ -57,6 +57,8 @@ class DenoiserProfile:
     the process."""
     cached_s: Measure | None = None
     """An evaluation that is answered from a cache whose rhythm is known; `steady_s` is then a full one."""
+    course_s: tuple[float, ...] = ()
+    """Mean seconds of each evaluation of this denoiser alone, where a cache decides by what it sees; else empty."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ def profile(
     the prediction.
     """
     if from_times:
+        if accelerate is not None or offload or vram is not None:
+            raise UsageError(
+                "--from-times measures nothing, so --accelerate, --offload and --vram mean nothing",
+                hint="leave them out",
+            )
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
@@ -194,15 +199,18 @@ def show(made: Profile) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from tstitch_cli.accelerations import words
     from tstitch_cli.costs import CostModel
 
     setting = made.setting
     talk.print(
         f"{escape(made.family)}: {setting.steps} steps of {escape(setting.scheduler)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
+        f"{escape(words(setting))}"
     )
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("denoiser", "parameters", "GFLOPs", "ms a step", "first", "last", "switch", "memory", "alone"):
+    times = ["ms a step", *["cached"] * any(d.cached_s for d in made.denoisers), "first", "last", "switch"]
+    for column in ("denoiser", "parameters", "GFLOPs", *times, "memory", "alone"):
         table.add_column(column, justify="left" if column == "denoiser" else "right", no_wrap=True)
     model = CostModel(made)
     for d in made.denoisers:
@@ -211,6 +219,7 @@ def show(made: Profile) -> None:
             f"{d.parameters / 1e6:.2f} M" if d.parameters else "-",
             f"{d.flops / 1e9:.2f}" if d.flops else "-",
             f"{d.steady_s.mean * 1e3:.2f} ± {d.steady_s.std * 1e3:.2f}",
+            *[f"{d.cached_s.mean * 1e3:.2f}" if d.cached_s else "-"] * ("cached" in times),
             f"{d.first_s.mean * 1e3:.2f}",
             f"{d.last_s.mean * 1e3:.2f}",
             f"+{d.switch_s.mean * 1e3:.2f}",
