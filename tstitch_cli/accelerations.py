@@ -44,6 +44,8 @@ class Acceleration:
     package: str | None = None
     """The package that does it, where diffusers does not."""
     combines: tuple[str, ...] = ()
+    watches: bool = False
+    """Whether the cache decides by what it sees, so that nobody knows beforehand which evaluations are full."""
     compiles: bool = True
     """Whether it works on a denoiser compiled by torch.compile."""
 
@@ -65,7 +67,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
         (_UNET, _DIT), {"ratio": Parameter(0.5, 0.01, 0.75)}, cache=False, package="tomesd", combines=("deepcache",)
     ),
     # Where the first block's residual changed by less than the threshold, the other blocks' is that of before.
-    "fbcache": Acceleration((_DIT, _FLUX, _WAN), {"threshold": Parameter(0.1, 0.0, 10.0)}, cache=True),
+    "fbcache": Acceleration((_DIT, _FLUX, _WAN), {"threshold": Parameter(0.05, 0.0, 10.0)}, cache=True, watches=True),
     # Liu et al., 2025: the blocks' outputs are extrapolated, `order` terms of the series, between full evaluations;
     # the first `warm` are all full.
     "taylorseer": Acceleration(
@@ -106,6 +108,12 @@ def parse(asked: str) -> tuple[str, ...]:
     return tuple(specs.values())
 
 
+def check_written(specs: tuple[str, ...]) -> None:
+    """Returns where `specs`, read from a file, are what `parse` makes; raises UsageError where they are not."""
+    if specs and (known := parse(",".join(specs))) != specs:
+        raise UsageError(f"accelerations are written as {', '.join(known)}, found {', '.join(specs)[:200]}")
+
+
 def options(spec: str) -> tuple[str, dict[str, float]]:
     """The name and the parameters in one element of Setting.accelerate, which `parse` made."""
     name, *pairs = spec.split(":")
@@ -117,10 +125,24 @@ def names(setting: Setting) -> tuple[str, ...]:
     return tuple(options(spec)[0] for spec in setting.accelerate)
 
 
+def words(setting: Setting) -> str:
+    """What is said of a setting besides its steps: `, tome (ratio 0.5), parts in turn`, or nothing."""
+    said = ""
+    for spec in setting.accelerate:
+        name, given = options(spec)
+        said += f", {name} ({', '.join(f'{key} {value:g}' for key, value in given.items())})"
+    return said + (", parts in turn" if setting.offload else "")
+
+
+def watches(setting: Setting) -> bool:
+    """Whether a cache decides by what it sees."""
+    return any(ACCELERATIONS[name].watches for name in names(setting))
+
+
 def is_full(setting: Setting, place: int) -> bool:
     """Whether a denoiser's evaluation is a full one, `place` evaluations after it took over.
 
-    True always where nothing is cached, and where the cache decides by what it sees (fbcache), so that nobody knows.
+    True always where nothing is cached, and where the cache `watches`, so that nobody knows.
     """
     for spec in setting.accelerate:
         name, given = options(spec)
@@ -131,15 +153,15 @@ def is_full(setting: Setting, place: int) -> bool:
     return True
 
 
-def check(entries: Sequence[Entry], setting: Setting, *, control: bool = False) -> None:
-    """Returns where the setting's accelerations work on `entries`; `control` where a ControlNet takes part.
+def check(entries: Sequence[Entry], setting: Setting) -> None:
+    """Returns where the setting's accelerations work on `entries`.
 
     Raises:
         UsageError: one of them does not, or its package is not installed.
     """
-    for spec in setting.accelerate:
-        name, _ = options(spec)
-        acceleration = _known(name)
+    check_written(setting.accelerate)
+    for name in names(setting):
+        acceleration = ACCELERATIONS[name]
         if acceleration.package and find_spec(acceleration.package) is None:
             raise UsageError(
                 f"--accelerate {name} needs the package {acceleration.package}, which is not installed",
@@ -151,12 +173,12 @@ def check(entries: Sequence[Entry], setting: Setting, *, control: bool = False) 
                 raise unsupported(name, entry.name, possible[0])
         if acceleration.cache:
             _check_trajectory(name, entries, setting)
-        if control and acceleration.cache:
+        if setting.control is not None and acceleration.cache:
             raise UsageError(
                 f"--accelerate {name} does not work with a ControlNet: what it adds at each step would be left out",
                 hint=_HINT,
             )
-        if getattr(setting, "compile", False) and not acceleration.compiles:
+        if setting.compiled and not acceleration.compiles:
             raise UsageError(
                 f"--accelerate {name} does not work with --compile: which blocks run changes from step to step",
                 hint="give one of the two",

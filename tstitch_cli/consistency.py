@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 
+from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
@@ -38,6 +39,12 @@ def faults_of_profile(profile: Profile) -> Faults:
         for part in ("first_s", "steady_s", "last_s"):
             yield from _measure(getattr(denoiser, part), (*place, part), positive=True)
         yield from _measure(denoiser.switch_s, (*place, "switch_s"))
+        if denoiser.cached_s is not None:
+            yield from _measure(denoiser.cached_s, (*place, "cached_s"), positive=True)
+        if (course := denoiser.course_s) and len(course) != (made := sum(n * t for n, t in profile.evaluations)):
+            yield (*place, "course_s"), f"must have a time for each of the {made} evaluations, has {len(course)}"
+        if any(seconds <= 0 for seconds in course):
+            yield (*place, "course_s"), f"must be above 0, has {min(course):g}"
         for part in ("parameters", "flops", "peak_memory_bytes"):
             if (value := getattr(denoiser, part)) is not None and value <= 0:
                 yield (*place, part), f"must be above 0, is {value:g}"
@@ -164,6 +171,10 @@ def _setting(setting: Setting) -> Faults:
         )
     if setting.frames is not None and not 1 <= setting.frames <= MAX_FRAMES:
         yield ("setting", "frames"), f"must be from 1 to {MAX_FRAMES}, is {setting.frames}"
+    try:
+        accelerations.check_written(setting.accelerate)
+    except UsageError as error:
+        yield ("setting", "accelerate"), error.message
 
 
 def _evaluations(evaluations: tuple[tuple[int, int], ...], steps: int) -> Faults:

@@ -6,7 +6,7 @@ of fractions r. Ours is per evaluation, the first and the last told apart, plus 
     time(allocation) = encode + sum over evaluations + switch of each denoiser that takes over + decode + write
 
 Where a cache works in a known rhythm, an evaluation's cost depends on its place since the denoiser took over, for
-there the cache starts anew.
+there the cache starts anew; where a cache decides by what it sees, on the step.
 
 The conversion between the two stands here and nowhere else: `per_evaluation_s` one way, `CostModel.trajectory_s` the
 other.
@@ -67,11 +67,9 @@ class CostModel:
         self, k: int, before: npt.NDArray[np.integer], after: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float64]:
         """Seconds of denoiser k's evaluations in the steps from `before` up to `after`, both of any one shape."""
-        course = self._courses[k]
-        total = course.run_s[self._done[after] - self._done[before]]
-        taken = after > before
-        total = total + np.where(taken & (before == 0), course.first_s, 0.0)
-        return total + np.where(taken & (after == len(self._done) - 1), course.last_s, 0.0)
+        course, begun, done = self._courses[k], self._done[before], self._done[after]
+        total = course.runs_s(begun, done) + np.where((done > begun) & (begun == 0), course.first_s, 0.0)
+        return total + np.where((done > begun) & (done == self._done[-1]), course.last_s, 0.0)
 
     def mean_s_of_steps(self, steps: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
         """`mean_s` of every row of `steps` (N, K), taken in the order of the profile; returns (N,) seconds."""
@@ -125,8 +123,12 @@ class CostModel:
 class _Course:
     """What a run of evaluations of one denoiser costs."""
 
-    run_s: npt.NDArray[np.float64]
-    """(E + 1,): seconds of the first n evaluations since it took over, beginning with 0."""
+    entry_s: float
+    """Seconds of its first evaluation."""
+    sums_s: npt.NDArray[np.float64]
+    """(E + 1,): seconds of n evaluations together, counted from the run's beginning or the trajectory's."""
+    by_place: bool
+    """Whether the place in the run tells what an evaluation costs, or the place in the trajectory."""
     first_s: float
     """Extra seconds of a trajectory's first evaluation."""
     last_s: float
@@ -134,10 +136,22 @@ class _Course:
 
     @classmethod
     def of(cls, denoiser: DenoiserProfile, setting: Setting, evaluations: int) -> _Course:
-        full_s, cached_s = denoiser.steady_s.mean, (denoiser.cached_s or denoiser.steady_s).mean
+        steady_s, cached_s = denoiser.steady_s.mean, (denoiser.cached_s or denoiser.steady_s).mean
+        first = denoiser.first_s.mean - steady_s
+        if denoiser.course_s:
+            # A cache that watches computes more where the trajectory turns, whoever began when; the first evaluation
+            # of a run is full, which `switch_s` was measured to be.
+            return cls(steady_s, np.concatenate(([0.0], np.cumsum(denoiser.course_s))), False, first, 0.0)
         is_full_one = [is_full(setting, place) for place in range(evaluations)]
         full = np.concatenate(([0], np.cumsum(is_full_one)))
-        run_s = full * full_s + (np.arange(evaluations + 1) - full) * cached_s
+        sums_s = full * steady_s + (np.arange(evaluations + 1) - full) * cached_s
         # A trajectory of one evaluation begins cold, so it counts as a first one.
-        last = denoiser.last_s.mean - (full_s if is_full_one[-1] else cached_s) if evaluations > 1 else 0.0
-        return cls(run_s, denoiser.first_s.mean - full_s, last)
+        last = denoiser.last_s.mean - (steady_s if is_full_one[-1] else cached_s) if evaluations > 1 else 0.0
+        return cls(steady_s, sums_s, True, first, last)
+
+    def runs_s(self, begun: npt.NDArray[np.integer], done: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """Seconds of the evaluations from number `begun` up to `done`, of any one shape; 0 where there are none."""
+        if self.by_place:
+            return self.sums_s[done - begun]
+        later = self.sums_s[done] - self.sums_s[np.minimum(begun + 1, done)]
+        return np.where(done > begun, self.entry_s + later, 0.0)

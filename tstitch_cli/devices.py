@@ -76,7 +76,7 @@ def compiling(setting: Setting) -> Iterator[None]:
 def _too_small(setting: Setting) -> DeviceError:
     return DeviceError(
         f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",
-        hint="profile and plan for a smaller --batch-size, a smaller --size or --dtype float16",
+        hint="profile and plan for a smaller --batch-size, a smaller --size, with --dtype float16 or --offload",
     )
 
 

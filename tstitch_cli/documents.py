@@ -92,12 +92,15 @@ def digest(path: Path) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass as dicts, lists and scalars under the document's keys; a default None or False is left out."""
+    """A dataclass as dicts, lists and scalars under the document's keys.
+
+    What is nothing (None, False, empty) and is so by default is left out.
+    """
     if is_dataclass(value):
         return {
             field.name: plain(inner)
             for field in fields(value)
-            if not ((inner := getattr(value, field.name)) is field.default and (inner is None or inner is False))
+            if (inner := getattr(value, field.name)) or inner != field.default
         }
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}

@@ -20,7 +20,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 
 from tstitch_cli import agreement, evaluations, fingerprint, flops
-from tstitch_cli.accelerations import is_full
+from tstitch_cli.accelerations import is_full, watches
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
@@ -298,6 +298,7 @@ class _Profiler:
             knows=self.knows.get(name),
             embedding=self.family.embedding_of(name),
             cached_s=_measure(cached) if cached else None,
+            course_s=tuple(map(fmean, zip(*alone, strict=True))) if watches(self.family.setting) else (),
         )
 
     def _middles(self, times: Sequence[float], *, full: bool) -> list[float]:

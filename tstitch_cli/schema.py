@@ -105,6 +105,8 @@ class DenoiserProfile:
     """The first and the last step, counted from 1, whose noise level it knows; None for all."""
     embedding: str | None = None
     """The denoiser whose text encoder its prompts go through; None where there is no text."""
+    course_s: tuple[float, ...] = ()
+    """Mean seconds of each evaluation of this denoiser alone, where a cache decides by what it sees; else empty."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from tests.toys import FakeClock, family
 from tstitch_cli.clocks import EventClock, clock_for
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
+from tstitch_cli.errors import DeviceError
 from tstitch_cli.memory import PeakMemory
 from tstitch_cli.profile import Effort, measure
+from tstitch_cli.residency import load_within, peak_of
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch, run
 from tstitch_cli.zoo.registry import Zoo
@@ -67,3 +69,63 @@ def test_the_noise_is_that_of_the_cpu() -> None:
     drawn = run(replace(toy, device=device), BATCH, "large", clock).images
     for a, b in zip(expected, drawn, strict=True):
         assert max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True)) <= 8
+
+
+def on_cuda(*, offload: bool) -> Family:
+    if resolve_device("auto") != "cuda":
+        pytest.skip("only CUDA and ROCm count their memory")
+    zoo = Zoo.load()
+    setting = Setting(10, "ddim", 1.5, 2, 32, "float32", "cuda", offload=offload)
+    return load([zoo.resolve(name) for name in ("fashion-s", "fashion-xl")], setting)
+
+
+def weights_of(part: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
+
+
+def test_small_and_large_resident_cost_the_weights_of_both_and_the_activations_of_the_larger() -> None:
+    loaded = on_cuda(offload=False)
+    clock = clock_for(loaded.device)
+    run(loaded, BATCH, "fashion-xl", clock)
+    peaks = {}
+    for name, turns in (("alone", "fashion-xl"), ("stitched", ("fashion-s",) * 5 + ("fashion-xl",) * 5)):
+        peak = PeakMemory(loaded.device)
+        run(loaded, BATCH, turns, clock)
+        peaks[name] = peak.bytes() or 0
+    # Both are resident in either call, so nothing is added by the smaller one's turn.
+    assert peaks["stitched"] <= peaks["alone"]
+    small = loaded.denoisers.pop("fashion-s")
+    weights = weights_of(small)
+    before = torch.cuda.memory_allocated()
+    small.to("cpu")
+    assert before - torch.cuda.memory_allocated() == pytest.approx(weights, rel=0.05)  # blocks of 512 bytes
+
+
+def test_offloaded_parts_take_turns_and_the_picture_is_the_same() -> None:
+    clock = clock_for(torch.device("cuda"))
+    turns = ("fashion-s",) * 5 + ("fashion-xl",) * 5
+    expected = run(on_cuda(offload=False), BATCH, turns, clock).images
+    torch.cuda.empty_cache()
+    loaded = on_cuda(offload=True)
+    drawn = run(loaded, BATCH, turns, clock)
+    assert [image.tobytes() for image in drawn.images] == [image.tobytes() for image in expected]
+    assert drawn.realised == turns
+    # The autoencoder had the last turn; both denoisers wait, pinned.
+    for denoiser in loaded.denoisers.values():
+        assert all(p.device.type == "cpu" and p.is_pinned() for p in denoiser.parameters())
+    assert all(p.device.type == "cuda" for p in loaded.pipeline.vae.parameters())
+
+
+def test_vram_is_held_by_offloading() -> None:
+    zoo = Zoo.load()
+    resident = on_cuda(offload=False)
+    setting, entries = resident.setting, [zoo.resolve(name) for name in ("fashion-s", "fashion-xl")]
+    most = peak_of(resident)
+    del resident
+    torch.cuda.empty_cache()
+    assert not load_within(entries, setting, most, load, peak_of)[0].setting.offload
+    family, peak = load_within(entries, setting, most - 1_000_000, load, peak_of)
+    assert family.setting.offload
+    assert peak < most - 1_000_000
+    with pytest.raises(DeviceError, match="one part at a time still takes"):
+        load_within(entries, setting, peak // 2, load, peak_of)

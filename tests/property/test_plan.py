@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tstitch_cli.accelerations import parse as parse_acceleration
 from tstitch_cli.allocation import collapse, expand, per_evaluation, whole_steps
 from tstitch_cli.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.costs import CostModel
@@ -39,6 +40,7 @@ seconds = st.floats(1e-5, 10, allow_nan=False)
 # Lone surrogates are no Unicode text and cannot be stored; everything else can.
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 names = texts.filter(lambda text: bool(text.strip()))
+ACCELERATED = [(), *map(parse_acceleration, ("deepcache", "taylorseer:warm=2", "fbcache"))]
 quantiles = st.none() | st.floats(0.5, 0.99)
 
 
@@ -60,7 +62,12 @@ def profiles(draw: st.DrawFn, max_steps: int = 12, max_denoisers: int = 4) -> Pr
         origin=draw(st.sampled_from(["measured", "imported", "reference"])),
         family=draw(texts),
         created="2025-01-31T12:00:00+00:00",
-        setting=Setting(total, draw(texts), draw(st.floats(0, 20)), draw(st.integers(1, 64)), 28, draw(texts), "cpu"),
+        setting=Setting(
+            total,
+            *(draw(texts), draw(st.floats(0, 20)), draw(st.integers(1, 64)), 28, draw(texts), "cpu"),
+            accelerate=draw(st.sampled_from(ACCELERATED)),
+            offload=draw(st.booleans()),
+        ),
         evaluations=evaluations,
         denoisers=tuple(
             DenoiserProfile(
@@ -71,6 +78,7 @@ def profiles(draw: st.DrawFn, max_steps: int = 12, max_denoisers: int = 4) -> Pr
                 steady_s=draw(measures(st.just(step))),
                 last_s=draw(measures(seconds)),
                 switch_s=draw(measures(st.just(0.0) | seconds)),
+                cached_s=draw(st.none() | measures(st.just(step / 3))),
                 parameters=draw(st.none() | st.integers(1, 10**12)),
                 flops=float(1 + k) * 1e9 if known else None,
                 peak_memory_bytes=draw(st.none() | st.integers(1, 10**12)),

@@ -34,7 +34,12 @@ def made(draw: st.DrawFn) -> Provenance:
         negative_prompt=draw(st.none() | texts),
         seed=draw(st.integers(0, 2**64 - 1)),
         index=draw(st.integers(0, 2**40)),
-        setting=Setting(steps, draw(texts), draw(finite), draw(counts), draw(counts), draw(texts), draw(texts)),
+        setting=Setting(
+            steps,
+            *(draw(texts), draw(finite), draw(counts), draw(counts), draw(texts), draw(texts)),
+            accelerate=tuple(draw(st.lists(texts, max_size=2))),
+            offload=draw(st.booleans()),
+        ),
         family=draw(texts),
         denoisers=tuple(PlannedDenoiser(name, draw(texts), draw(st.none() | texts)) for name in names),
         allocation=allocation,

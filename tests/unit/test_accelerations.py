@@ -25,7 +25,7 @@ SD_SETTING = replace(SETTING, scheduler="pndm", size=512)
         ("deepcache", ("deepcache:interval=3:branch=0",)),
         ("deepcache:interval=2", ("deepcache:interval=2:branch=0",)),
         ("tome:ratio=.25, deepcache", ("tome:ratio=0.25", "deepcache:interval=3:branch=0")),
-        ("fbcache", ("fbcache:threshold=0.1",)),
+        ("fbcache", ("fbcache:threshold=0.05",)),
         ("taylorseer:warm=1:interval=2", ("taylorseer:interval=2:warm=1:order=1",)),
     ],
 )
@@ -71,6 +71,14 @@ def test_the_rhythm_of_full_evaluations(asked: str, full: list[int]) -> None:
     assert [place for place in range(10) if accelerations.is_full(setting, place)] == full
 
 
+@pytest.mark.parametrize("written", [("deepcache",), ("deepcache:interval=x:branch=0",), ("magic",), ("",)])
+def test_what_stands_in_a_file_is_held_to_the_same_form(written: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        accelerations.check_written(written)
+    with pytest.raises(UsageError):
+        accelerations.check(SD, replace(SD_SETTING, accelerate=written))
+
+
 def test_what_fits_passes() -> None:
     for asked in ("fbcache", "tome", "taylorseer"):
         check_setting(FASHION, replace(SETTING, accelerate=accelerations.parse(asked)))
@@ -98,20 +106,22 @@ def test_step_distilled_models_leave_nothing_to_cache() -> None:
     check_setting(SD, replace(SD_SETTING, scheduler="lcm", steps=4, accelerate=accelerations.parse("tome")))
 
 
-def test_a_controlnet_leaves_nothing_to_cache() -> None:
-    cached = replace(SD_SETTING, accelerate=accelerations.parse("deepcache"))
-    with pytest.raises(UsageError, match="deepcache does not work with a ControlNet"):
-        accelerations.check(SD, cached, control=True)
-
-
-def test_compiled_blocks_cannot_be_left_out() -> None:
-    class Compiled(Setting):
-        compile = True
-
-    cached = Compiled(*SD_SETTING.__dict__.values())
-    object.__setattr__(cached, "accelerate", accelerations.parse("deepcache"))
-    with pytest.raises(UsageError, match="deepcache does not work with --compile"):
-        accelerations.check(SD, cached)
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("control", "canny", "deepcache does not work with a ControlNet"),
+        ("compiled", True, "deepcache does not work with --compile"),
+    ],
+)
+def test_a_cache_goes_with_neither_controlnet_nor_compile(field: str, value: object, why: str) -> None:
+    for asked in ("deepcache", "tome"):
+        setting = replace(SD_SETTING, accelerate=accelerations.parse(asked))
+        object.__setattr__(setting, field, value)
+        if asked == "tome":
+            accelerations.check(SD, setting)
+        else:
+            with pytest.raises(UsageError, match=why):
+                accelerations.check(SD, setting)
 
 
 def test_a_package_that_is_missing_is_told_how_to_get(monkeypatch: pytest.MonkeyPatch) -> None:

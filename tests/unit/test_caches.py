@@ -175,7 +175,7 @@ def only_context(transformer: nn.Module) -> None:
         with CacheMixin.cache_context(transformer, "only"):
             return plain(*args, **kwargs)
 
-    transformer.forward = forward  # type: ignore[method-assign]
+    transformer.forward = forward
 
 
 def plain_fbcache(pipeline: Any) -> None:
@@ -329,7 +329,7 @@ def test_a_class_that_was_not_known_before_loading_is_refused_then() -> None:
 class Embedded(Family):
     """A family of U-Nets that is called with embeddings instead of prompts."""
 
-    def call_arguments(self, prompts: Any, negative_prompt: Any, steps: int) -> dict[str, Any]:
+    def call_arguments(self, prompts: Any, negative_prompt: Any, steps: int, pictures: Any = None) -> dict[str, Any]:
         embeddings = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(5))
         size = {"height": 16, "width": 16}
         return size | {
@@ -376,6 +376,28 @@ def test_what_is_predicted_for_a_cache_is_what_is_executed(asked: str, scheduler
         expected = sum(0.01 if full[p] else 0.001 for p in range(first))
         expected += sum(0.1 if full[p] else 0.01 for p in range(STEPS - cut))
         assert model.mean_s((("small", cut), ("large", STEPS - cut))) == pytest.approx(expected)
+
+
+def test_a_cache_that_watches_is_followed_through_the_trajectory() -> None:
+    """On what it sees alone it is predicted exactly, stitched nearly: the flat mean would be off by far more."""
+    clock = toys.FakeClock()
+    like = toys.family(clock, {"small": 0.0, "large": 0.0})
+    both = {"small": toys.tiny_dit(1, depth=3), "large": toys.tiny_dit(2, depth=3)}
+    for name, cost in (("small", 0.01), ("large", 0.1)):
+        clock.charge(both[name], 0.1 * cost)
+        clock.charge(inner(both[name]), 0.9 * cost)
+    pipeline = toys.class_pipeline(both["large"])
+    stitched = stitch(pipeline, "transformer", both, "large")
+    accelerated = replace(like.setting, accelerate=accelerations.parse("fbcache:threshold=0.2"))
+    caches.accelerate(stitched, both, accelerated)
+    family = Family(like.entries, like.weights, both, pipeline, stitched, accelerated, like.device)
+    made = measure(family, Batch(("bag", "dress"), (0, 1)), clock, Effort(max_time_s=1e9), now=lambda: clock.now)
+    course = made.denoisers[-1].course_s
+    assert len(course) == STEPS
+    assert set(np.round(course, 6)) == {0.01, 0.1}  # some full, some not, at the same steps in every call
+    assert CostModel(made).trajectory_s("large") == pytest.approx(sum(course))
+    for check in made.validation:
+        assert check.predicted_s == pytest.approx(check.measured_s.mean, rel=0.35)
 
 
 def test_every_acceleration_can_be_applied() -> None:

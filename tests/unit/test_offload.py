@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_the_picture_is_that_of_a_resident_family() -> None:
     turns = ("small",) * 4 + ("large",) * 6
     pictures = []
     for each in (resident, made):
-        each.stitched.follow(turns, lambda pipeline=each.pipeline: planned_evaluations(pipeline))
+        each.stitched.follow(turns, partial(planned_evaluations, each.pipeline))
         pictures.append(draw_class(each.pipeline, 10))
         assert each.stitched.realised == turns
     assert np.array_equal(*pictures)
@@ -141,8 +142,15 @@ def test_what_runs_between_evaluations_stays_beside_the_denoiser() -> None:
     recorder = Recorder(toys.FakeClock(), names)
     moves: list[str] = []
     bring, release = recorder.bring, recorder.release
-    recorder.bring = lambda part: (moves.append("+" + names[id(part)]), bring(part))  # type: ignore[method-assign]
-    recorder.release = lambda part: (moves.append("-" + names[id(part)]), release(part))  # type: ignore[method-assign]
+
+    def told(sign: str, move: Any) -> Any:
+        def moving(part: Any) -> None:
+            moves.append(sign + names[id(part)])
+            move(part)
+
+        return moving
+
+    vars(recorder).update(bring=told("+", bring), release=told("-", release))
     TRANSFER_S["control"] = 0.0
     offload.install(pipeline, stitched, both, recorder)
     stitched.follow(("small", "small", "large", "large"), lambda: 4)

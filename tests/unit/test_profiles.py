@@ -82,6 +82,21 @@ def test_a_miss_gets_the_near_names() -> None:
     ("family", "setting", "name"),
     [
         ("fashion", Setting(20, "ddim", 1.5, 8, 28, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
+        (
+            "sd",
+            Setting(
+                50,
+                "pndm",
+                7.5,
+                1,
+                512,
+                "float16",
+                "cuda",
+                accelerate=("deepcache:interval=3:branch=0", "tome:ratio=0.5"),
+                offload=True,
+            ),
+            "cuda-sd-pndm50-b1-f16-deepcache-tome-offload.yaml",
+        ),
         ("sd", Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"), "nvidia-h100-sd-pndm50-b1-bf16.yaml"),
         ("imported", Setting(100, "unknown", 1, 1, 0, "unknown", "imported"), "imported-100steps-b1.yaml"),
         ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1.yaml"),

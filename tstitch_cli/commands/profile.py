@@ -96,6 +96,11 @@ def profile(
     the prediction.
     """
     if from_times:
+        if accelerate is not None or offload or vram is not None:
+            raise UsageError(
+                "--from-times measures nothing, so --accelerate, --offload and --vram mean nothing",
+                hint="leave them out",
+            )
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)
         return
@@ -285,15 +290,18 @@ def show(made: Profile) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from tstitch_cli.accelerations import words
     from tstitch_cli.costs import CostModel
 
     setting = made.setting
     talk.print(
         f"{escape(made.family)}: {escape(setting.words)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
+        f"{escape(words(setting))}"
     )
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("denoiser", "parameters", "GFLOPs", "ms a step", "first", "last", "switch", "memory", "alone"):
+    times = ["ms a step", *["cached"] * any(d.cached_s for d in made.denoisers), "first", "last", "switch"]
+    for column in ("denoiser", "parameters", "GFLOPs", *times, "memory", "alone"):
         table.add_column(column, justify="left" if column == "denoiser" else "right", no_wrap=True)
     model = CostModel(made)
     for d in made.denoisers:
@@ -302,6 +310,7 @@ def show(made: Profile) -> None:
             f"{d.parameters / 1e6:.2f} M" if d.parameters else "-",
             f"{d.flops / 1e9:.2f}" if d.flops else "-",
             f"{d.steady_s.mean * 1e3:.2f} ± {d.steady_s.std * 1e3:.2f}",
+            *[f"{d.cached_s.mean * 1e3:.2f}" if d.cached_s else "-"] * ("cached" in times),
             f"{d.first_s.mean * 1e3:.2f}",
             f"{d.last_s.mean * 1e3:.2f}",
             f"+{d.switch_s.mean * 1e3:.2f}",
@@ -333,9 +342,9 @@ def show(made: Profile) -> None:
     _show_agreement(made)
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
-        words = escape(", ".join(f"{name} {count}" for name, count in check.allocation))
+        shares = escape(", ".join(f"{name} {count}" for name, count in check.allocation))
         off = f"{measured / predicted - 1:+.1%}"
-        talk.print(f"held out: {words}: predicted {predicted:.3f} s, measured {measured:.3f} s ({off})")
+        talk.print(f"held out: {shares}: predicted {predicted:.3f} s, measured {measured:.3f} s ({off})")
 
 
 def _show_agreement(made: Profile) -> None:
