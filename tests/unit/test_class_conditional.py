@@ -16,9 +16,13 @@ from tests import toys
 from tstitch_cli import components, evaluations, schedulers
 from tstitch_cli.allocation import per_evaluation, whole_steps
 from tstitch_cli.class_conditional import ClassConditionalPipeline
+from tstitch_cli.clocks import clock_for
+from tstitch_cli.denoisers import load
 from tstitch_cli.errors import UsageError
 from tstitch_cli.models import model_class
+from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import planned_evaluations, stitch
+from tstitch_cli.trajectory import Batch, run
 from tstitch_cli.zoo.entry import Component, Entry, class_numbers
 from tstitch_cli.zoo.folders import from_folder
 from tstitch_cli.zoo.preflight import check
@@ -215,3 +219,16 @@ def test_what_is_no_known_class_is_not_made() -> None:
     for name in ("Popen", "DiffusionPipeline", "", "os.system"):
         with pytest.raises(UsageError, match="no class that tstitch runs"):
             model_class(name)
+
+
+@pytest.mark.parametrize("names", [("dit-s-256", "dit-xl-256"), ("ldm-s-256", "ldm-256"), ("dit-s-256", "u-vit-h-256")])
+def test_pairs_are_built_with_random_weights_and_run(names: tuple[str, str]) -> None:
+    """The third pair is the paper's hard case: other noise schedules, so that one of them sits behind a bridge."""
+    entries = [toys.tiny(name) for name in names]
+    setting = Setting(4, "ddim", 1.5, batch_size=1, size=64, dtype="float32", device="cpu")
+    loaded = load(entries, setting, random_weights=True)
+    prompts = loaded.example_prompts(1)
+    turns = (names[0], names[0], names[1], names[1])
+    drawn = run(loaded, Batch(prompts, (0,)), turns, clock_for(torch.device("cpu")))
+    assert drawn.realised == turns
+    assert drawn.images[0].size == (64, 64)
