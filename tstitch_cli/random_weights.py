@@ -98,18 +98,23 @@ def fill(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _build(part: Component, place: str) -> Any:
     """An instance of the component's class whose parameters have shapes and no memory."""
-    found = getattr(diffusers, part.model, None) or getattr(transformers, part.model, None)
-    if not (inspect.isclass(found) and issubclass(found, _BUILT)):
-        raise BadFileError(f"{place}: {part.model!r} is no model or scheduler of diffusers or transformers")
+    made = _class(part.model, place)
+    of_transformers = issubclass(made, transformers.PreTrainedModel)
     try:
         with init_empty_weights(include_buffers=False):
-            if not issubclass(found, transformers.PreTrainedModel):
-                return found(**part.config)
-            model = found(found.config_class(**part.config))
+            built = made(made.config_class(**part.config)) if of_transformers else made(**part.config)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise BadFileError(f"{place}: {part.model} cannot be built from this config: {error}") from error
-    model.tie_weights()  # not where parameters are made empty, which would part them
-    return model
+    if of_transformers:
+        built.tie_weights()  # not where parameters are made empty, which would part them
+    return built
+
+
+def _class(name: str, place: str) -> Any:
+    found = getattr(diffusers, name, None) or getattr(transformers, name, None)
+    if isinstance(found, type) and issubclass(found, _BUILT):
+        return found
+    raise BadFileError(f"{place}: {name!r} is no model or scheduler of diffusers or transformers")
 
 
 def _kept_exact(model: nn.Module, dtype: torch.dtype) -> set[str]:
