@@ -34,8 +34,8 @@ SCHEDULES = {
         batches=1200, batch_size=64, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998
     ),
     "fashion-s": Schedule(batches=5000, batch_size=256, learning_rate=1e-3),
-    "fashion-b": Schedule(batches=3500, batch_size=256, learning_rate=1e-3),
-    "fashion-xl": Schedule(batches=4000, batch_size=256, learning_rate=7e-4),
+    "fashion-b": Schedule(batches=7000, batch_size=256, learning_rate=1e-3),
+    "fashion-xl": Schedule(batches=8000, batch_size=256, learning_rate=7e-4),
 }
 
 
