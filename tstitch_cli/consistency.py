@@ -106,7 +106,7 @@ def faults_of_plan(plan: Plan) -> Faults:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations < len(plan.rows):
+    if plan.combinations + (plan.least_loss is not None) < len(plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"

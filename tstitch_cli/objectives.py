@@ -97,6 +97,21 @@ def not_worth_their_time(profile: Profile) -> dict[str, str]:
     return found
 
 
+def compute_of(profile: Profile, allocation: Iterable[tuple[str, int]]) -> float:
+    """`most_compute` of an allocation in any order."""
+    counts = profile.evaluations_per_step()
+    flops = {denoiser.name: denoiser.flops for denoiser in profile.denoisers}
+    if any(each is None for each in flops.values()):
+        model = CostModel(profile)
+        return model.mean_s(allocation) - model.fixed_s
+    return sum((flops[name] or 0.0) * n for name, n in zip(expand(allocation), counts, strict=True))
+
+
+def losses(agreement: Agreement, name: str, steps: int) -> npt.NDArray[np.float64]:
+    """(T,): mean predicted loss of every step that the denoiser `name` takes; none of the largest's."""
+    return np.zeros(steps) if name == agreement.largest else _losses(agreement, name).mean(axis=0)
+
+
 def _losses(agreement: Agreement, name: str) -> npt.NDArray[np.float64]:
     """(pictures, T): the weighted difference of every step."""
     return np.asarray(agreement.denoisers[name].rms) * np.asarray(agreement.weights)

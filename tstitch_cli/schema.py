@@ -278,6 +278,8 @@ class Plan:
     alternatives: tuple[int, ...]
     """Indices of the best rows within the budget, `chosen` first."""
     rows: tuple[Row, ...] = field(default=())
+    least_loss: float | None = None
+    """No assignment of denoisers to steps within the budget has a predicted loss below; None where not looked for."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 70
 """A table up to this long is printed whole."""
+RUNS_SAID = 6
+"""Stretches up to which an allocation is spelled out."""
 NEAR_SHOWN = 30
 """Pareto rows that are printed of a longer one."""
 WIDTH = 240
@@ -44,6 +46,10 @@ def plan(
         str | None,
         typer.Option(help="What the best row has: 'agreement' (least predicted loss) or 'compute'; the best known."),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Look beyond the table: the least predicted loss of all orders and switches."),
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="How many of the best rows to keep.")] = 1,
     out_file: Annotated[Path, typer.Option("--out", help="Where the plan goes.")] = Path("plan.yaml"),
     plot: Annotated[Path | None, typer.Option(help="Plot time against objective into this PNG file.")] = None,
@@ -82,6 +88,10 @@ def plan(
         profile_path=_from(out_file, source),
         digest=documents.digest(source),
     )
+    if exact:
+        from tstitch_cli.exact_row import with_optimum
+
+        made = with_optimum(made, read)
     documents.write_plan(made, out_file, overwrite=overwrite)
     if plot is not None:
         from tstitch_cli.plots import pareto_png
@@ -132,6 +142,11 @@ def show(made: Plan) -> None:
         f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}: {times}; "
         f"the budget is {shown_s(made.budget.seconds)}{asked}"
     )
+    if made.least_loss is not None and row.loss is not None:
+        talk.print(
+            f"its predicted loss is {row.loss:.4f}; of all assignments of denoisers to steps within the budget, "
+            f"none has less than {made.least_loss:.4f}"
+        )
     for index in made.alternatives[1:]:
         other = made.rows[index]
         talk.print(f"  or row {index}, {in_words(other)}: {shown_s(other.time_s.within)}")
@@ -154,6 +169,9 @@ def embeddings_in_words(made: Plan) -> str:
 
 def in_words(row: Row) -> str:
     """An allocation for people: `10 steps of dit-s, then 10 of dit-xl`."""
+    if len(row.allocation) > RUNS_SAID:
+        shares = ", ".join(f"{steps} steps of {_safe(name)}" for name, steps in row.steps.items() if steps)
+        return f"{shares}, in {len(row.allocation)} stretches"
     first, *rest = row.allocation
     words = [f"{first[1]} step{'' if first[1] == 1 else 's'} of {_safe(first[0])}"]
     return ", then ".join(words + [f"{steps} of {_safe(name)}" for name, steps in rest])
