@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from tstitch_cli.zoo.entry import Entry, Noise, Prediction
 
-_SLACK = 0.01
-"""Levels this near to the end of a schedule, 1 % of the noise, count as that end: training steps lie no closer."""
+_SLACK = 0.003
+"""Levels this near to the end of a schedule, 0.3 % of the noise, are that end: training steps lie further apart."""
 _LEAST_ALPHA_BAR = 2.0**-24
 """What diffusers' schedulers put for zero at the end of a schedule rescaled to zero terminal SNR."""
 
