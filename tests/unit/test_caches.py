@@ -175,7 +175,7 @@ def only_context(transformer: nn.Module) -> None:
         with CacheMixin.cache_context(transformer, "only"):
             return plain(*args, **kwargs)
 
-    transformer.forward = forward  # type: ignore[method-assign]
+    transformer.forward = forward
 
 
 def plain_fbcache(pipeline: Any) -> None:

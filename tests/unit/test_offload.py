@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,21 @@ class Recorder:
         self.device = torch.device("cpu")
         self.clock, self.names = clock, names
         self.here: list[str] = []
+        self.moves: list[str] = []
         self.most: set[frozenset[str]] = set()
 
     def bring(self, part: nn.Module) -> None:
         name = self.names[id(part)]
         assert name not in self.here
         self.here.append(name)
+        self.moves.append(f"+{name}")
         self.most.add(frozenset(self.here))
-        self.clock.advance(TRANSFER_S[name])
+        self.clock.advance(TRANSFER_S.get(name, 0.0))
 
     def release(self, part: nn.Module) -> None:
-        self.here.remove(self.names[id(part)])
+        name = self.names[id(part)]
+        self.here.remove(name)
+        self.moves.append(f"-{name}")
 
 
 def offloaded(clock: toys.FakeClock, *, steps: int = 10) -> tuple[Family, Recorder]:
@@ -98,7 +103,7 @@ def test_the_picture_is_that_of_a_resident_family() -> None:
     turns = ("small",) * 4 + ("large",) * 6
     pictures = []
     for each in (resident, made):
-        each.stitched.follow(turns, lambda pipeline=each.pipeline: planned_evaluations(pipeline))
+        each.stitched.follow(turns, partial(planned_evaluations, each.pipeline))
         pictures.append(draw_class(each.pipeline, 10))
         assert each.stitched.realised == turns
     assert np.array_equal(*pictures)
@@ -139,11 +144,6 @@ def test_what_runs_between_evaluations_stays_beside_the_denoiser() -> None:
     stitched = stitch(pipeline, "unet", both, "large")
     names = {id(part): name for name, part in both.items()} | {id(controlnet): "control", id(pipeline.vae): "vae"}
     recorder = Recorder(toys.FakeClock(), names)
-    moves: list[str] = []
-    bring, release = recorder.bring, recorder.release
-    recorder.bring = lambda part: (moves.append("+" + names[id(part)]), bring(part))  # type: ignore[method-assign]
-    recorder.release = lambda part: (moves.append("-" + names[id(part)]), release(part))  # type: ignore[method-assign]
-    TRANSFER_S["control"] = 0.0
     offload.install(pipeline, stitched, both, recorder)
     stitched.follow(("small", "small", "large", "large"), lambda: 4)
     embeddings = torch.zeros(1, 3, 8)
@@ -156,4 +156,4 @@ def test_what_runs_between_evaluations_stays_beside_the_denoiser() -> None:
         width=16,
         output_type="np",
     )
-    assert moves == ["+control", "+small", "-small", "+large", "-control", "-large", "+vae"]
+    assert recorder.moves == ["+control", "+small", "-small", "+large", "-control", "-large", "+vae"]

@@ -199,14 +199,14 @@ def show(made: Profile) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from tstitch_cli.accelerations import words
+    from tstitch_cli import accelerations
     from tstitch_cli.costs import CostModel
 
     setting = made.setting
     talk.print(
         f"{escape(made.family)}: {setting.steps} steps of {escape(setting.scheduler)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
-        f"{escape(words(setting))}"
+        f"{escape(accelerations.words(setting))}"
     )
     table = Table(box=box.SIMPLE_HEAD)
     times = ["ms a step", *["cached"] * any(d.cached_s for d in made.denoisers), "first", "last", "switch"]
