@@ -18,7 +18,7 @@ from tstitch_cli.schema import MAX_SEED, Profile, Setting
 if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
 
-WIDTH = 100
+WIDTH = 112
 
 
 @guarded
@@ -290,14 +290,14 @@ def show(made: Profile) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from tstitch_cli.accelerations import words
+    from tstitch_cli import accelerations
     from tstitch_cli.costs import CostModel
 
     setting = made.setting
     talk.print(
         f"{escape(made.family)}: {escape(setting.words)}, batch of {setting.batch_size}, "
         f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
-        f"{escape(words(setting))}"
+        f"{escape(accelerations.words(setting))}"
     )
     table = Table(box=box.SIMPLE_HEAD)
     times = ["ms a step", *["cached"] * any(d.cached_s for d in made.denoisers), "first", "last", "switch"]
