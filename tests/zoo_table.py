@@ -35,6 +35,8 @@ def _link(entry: Entry) -> str:
     kind, _, where = entry.source.partition(":")
     if kind == "hub":
         return f"[{where}](https://huggingface.co/{where})"
+    if kind == "converted":
+        return "`tstitch convert`"
     return f"[bundled](tstitch_cli/zoo/{BUNDLED.name}/{where})"
 
 

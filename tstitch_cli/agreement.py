@@ -135,11 +135,9 @@ def _compared(family: Family, largest: str, others: Sequence[str]) -> Iterator[_
     compared = _Compared(others)
     scheduler, stitched = family.pipeline.scheduler, family.stitched
 
-    def also(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        call = {largest: _tensor(output)}
-        for name in others:
-            call[name] = _tensor(stitched.stage(name)(*args, **kwargs))
-        compared.calls.append(call)
+    def also(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        outputs = [output, *stitched.ask(others, args, kwargs)]
+        compared.calls.append(dict(zip([largest, *others], map(_tensor, outputs), strict=True)))
 
     plain: Callable[..., Any] = scheduler.step
 
@@ -148,13 +146,12 @@ def _compared(family: Family, largest: str, others: Sequence[str]) -> Iterator[_
         compared.stepped(largest, kwargs["model_output"] if "model_output" in kwargs else args[0])
         return plain(*args, **kwargs)
 
-    hook = stitched.stage(largest).register_forward_hook(also, with_kwargs=True)
-    scheduler.step = step
+    stitched.answered, scheduler.step = also, step
     try:
         yield compared
     finally:
         del scheduler.step
-        hook.remove()
+        stitched.answered = None
 
 
 def _tensor(output: Any) -> torch.Tensor:

@@ -30,6 +30,11 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
         BadFileError: its config or weights are missing, broken or no safetensors, or cannot be fetched.
     """
     folder = _denoiser_folder(entry, dtype)
+    if not (folder / needed.CONFIG).is_file():
+        raise BadFileError(
+            f"{entry.name} cannot be loaded from {folder}: it has no {needed.CONFIG}",
+            hint="the folder needs a diffusers config and safetensors weights",
+        )
     folders.refuse_foreign_denoiser(folder / needed.CONFIG)
     made = model_class(strict_json.read(folder / needed.CONFIG)["_class_name"])
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")

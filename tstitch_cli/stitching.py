@@ -103,6 +103,8 @@ class StitchedDenoiser(nn.Module):
         self._realised: list[int] = []
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
+        self.answered: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None
+        """Where set, called with the arguments and the output of every call."""
         self.context = "only"
         """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
 
@@ -110,10 +112,6 @@ class StitchedDenoiser(nn.Module):
     def host(self) -> str:
         """The name of the denoiser that the pipeline was made for, which is the largest."""
         return self._names[self._host]
-
-    def stage(self, name: str) -> nn.Module:
-        """What is called when it is the turn of the denoiser called `name`."""
-        return self._stages[self._by_name[name]]
 
     def follow(self, allocation: Sequence[str] | str, evaluations: Callable[[], int]) -> None:
         """Sets who takes which evaluation of the next trajectories: a name for each, or one name for all.
@@ -146,10 +144,26 @@ class StitchedDenoiser(nn.Module):
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
             if not self._realised or self._realised[-1] != turn:
-                for enter in self.entering:
-                    enter(self._names[turn])
+                self._enter(turn)
             self._realised.append(turn)
-        return self._stages[turn](*args, **kwargs)
+        output = self._stages[turn](*args, **kwargs)
+        if self.answered is not None:
+            self.answered(args, kwargs, output)
+        return output
+
+    def ask(self, names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """What the denoisers `names` answer to these arguments, out of their turn and without a trace in `realised`."""
+        outputs = []
+        for turn in map(self._by_name.__getitem__, names):
+            self._enter(turn)
+            outputs.append(self._stages[turn](*args, **kwargs))
+        if self._realised:
+            self._enter(self._realised[-1])
+        return outputs
+
+    def _enter(self, turn: int) -> None:
+        for enter in self.entering:
+            enter(self._names[turn])
 
     @contextmanager
     def cache_context(self, name: str, **details: Any) -> Iterator[None]:

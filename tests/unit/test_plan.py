@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -172,11 +171,9 @@ def test_a_huge_table_keeps_its_pareto_rows() -> None:
 
 
 @pytest.mark.slow
-def test_five_denoisers_at_a_hundredth_in_seconds() -> None:
+def test_five_denoisers_at_a_hundredth() -> None:
     profile = from_times({"a": 1.0, "b": 2.3, "c": 4.1, "d": 7.7, "e": 16.5}, 100)
-    began = time.perf_counter()
     plan = make_plan(profile, budget=parse_budget("50%"), increment=0.01)
-    assert time.perf_counter() - began < 15  # a quiet machine needs 2
     assert plan.combinations == 4_598_126
     assert chosen(plan).time_s.within == pytest.approx(8.25)
 

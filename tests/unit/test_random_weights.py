@@ -159,9 +159,9 @@ def test_a_model_that_no_entry_describes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "config", "said"),
     [
-        ("os", {}, "no model or scheduler"),
-        ("AutoModel", {}, "no model or scheduler"),
-        ("UNet3000", {}, "no model or scheduler"),
+        ("os", {}, "no class that tstitch runs"),
+        ("AutoModel", {}, "no class that tstitch runs"),
+        ("UNet3000", {}, "no class that tstitch runs"),
         ("PNDMScheduler", {}, "no denoiser"),
         ("UNet2DConditionModel", {"layers": 3}, "cannot be built"),
         ("UNet2DConditionModel", {"down_block_types": ["EvilBlock"]}, "cannot be built"),

@@ -237,7 +237,8 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
 
     file = documents.read(path, ZooFile, SCHEMA, faults)
     families = {name: _labelled(facts, path) for name, facts in file.families.items()}
-    return ZooFile(families, {name: _labelled(facts, path) for name, facts in file.denoisers.items()})
+    denoisers = {name: _labelled(facts, path) for name, facts in file.denoisers.items()}
+    return replace(file, families=families, denoisers=denoisers)
 
 
 def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
