@@ -172,7 +172,15 @@ def test_ctrl_c_leaves_no_half_written_picture(job: Path) -> None:
     import time
 
     command = [sys.executable, "-m", "tstitch_cli.app", "sample", "--prompt", "bag", "--count", "4000", "--out", "cut"]
-    process = subprocess.Popen(command, cwd=job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=job,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while not (job / "cut" / "000003.png").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
