@@ -16,7 +16,7 @@ from tstitch_cli.schema import MAX_SEED, Profile, Setting
 if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
 
-WIDTH = 100
+WIDTH = 160
 
 
 @guarded
