@@ -18,7 +18,7 @@ from tstitch_cli.schema import MAX_SEED, Profile, Setting
 if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
 
-WIDTH = 112
+WIDTH = 160
 
 
 @guarded
