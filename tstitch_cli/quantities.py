@@ -1,4 +1,4 @@
-"""What people type and read for a time: `2.5s`, `800ms`, `1m30s`, `60%`, `1.5x`, and `name=1.6s` for a known cost."""
+"""What people type and read: for a time `2.5s`, `800ms`, `1m30s`, `60%`, `1.5x`, `name=1.6s`; for memory `6GB`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,19 @@
-"""Times as people type and read them."""
+"""Times and amounts of memory as people type and read them."""
 
 from __future__ import annotations
 
 import pytest
 
 from tstitch_cli.errors import UsageError
-from tstitch_cli.quantities import parse_budget, parse_duration, parse_named_times, parse_share, shown_s
+from tstitch_cli.quantities import (
+    parse_budget,
+    parse_bytes,
+    parse_duration,
+    parse_named_times,
+    parse_share,
+    shown_bytes,
+    shown_s,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,24 @@ def test_times_for_people(value: float, shown: str) -> None:
 def test_rounded_up_is_enough(value: float) -> None:
     assert parse_duration(shown_s(value, up=True)) >= value * (1 - 1e-11)
     assert parse_duration(shown_s(value, up=True)) <= value * 1.001
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("6GB", 6 * 10**9), ("6 gb", 6 * 10**9), ("5.5GiB", 5_905_580_032), ("6144M", 6_144_000_000), (".5g", 5 * 10**8)],
+)
+def test_memory(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "6", "GB", "-6GB", "6GBs", "1kB", "0GB", "1e9TB", "inf GB", "six GB", "6 G B"])
+def test_what_is_no_memory(text: str) -> None:
+    with pytest.raises(UsageError, match="no sensible amount of memory"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(6e9, "6.00 GB"), (1.719e9, "1.72 GB"), (450e6, "450 MB"), (2e3, "2 kB"), (123.4e9, "123 GB")]
+)
+def test_memory_for_people(size: float, shown: str) -> None:
+    assert shown_bytes(size) == shown
