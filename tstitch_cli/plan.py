@@ -86,7 +86,7 @@ def make_plan(
     at = {int(index): position for position, index in enumerate(kept)}
     pareto = _on_front(table, front, kept)
     compute = table.quality if objective is most_compute else most_compute(profile, table.steps)
-    loss = None if profile.agreement is None else -least_loss(profile, table.steps)
+    loss = None if profile.agreement is None else 0.0 - least_loss(profile, table.steps)
     return Plan(
         profile=profile_path,
         profile_digest=digest,

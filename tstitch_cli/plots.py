@@ -69,7 +69,8 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     # Better is up, whether more of it is better or less.
     axes.set_ylim(*((top, bottom) if plan.objective == "least_loss" else (bottom, top)))
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
-    axes.set_ylabel(f"{plan.objective.replace('_', ' ')}{unit}")
+    sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
+    axes.set_ylabel(f"{sought}{unit}")
     setting = plan.setting
     axes.set_title(
         f"{_plain(plan.family)}: {_plain(setting.words)}, batch of {setting.batch_size}, {_plain(setting.device)}",
