@@ -1,7 +1,8 @@
 """Measures agreement: how near every denoiser's predictions are to the largest one's at the same x_t.
 
 Along trajectories of the largest denoiser every other one is called with the same arguments, and what the pipeline's
-guidance would make of its answer is compared with what it made of the largest one's, picture by picture.
+guidance would make of its answer is compared with what it made of the largest one's, picture by picture. Caches are
+emptied for every call, so what is compared are the denoisers as they are, not what a cache makes of them.
 
 From that follows the predicted loss of an allocation: how far it moves the final latent. In the variance-exploding
 form y = x / alpha, s = sigma / alpha, the probability-flow ODE is dy / ds = eps(y, s) (Song et al., 2021; Karras et
@@ -52,7 +53,7 @@ def measure(family: Family, batches: Sequence[Batch], counts: Sequence[int]) -> 
         if compared.nonlinear:
             return None
         found.append({name: np.stack(values) for name, values in compared.values.items()})
-    levels = noise_levels.of_trajectory(family.pipeline.scheduler)
+    levels = levels_run(family.pipeline.scheduler, counts)
     ends = np.cumsum(counts)
     starts = ends - np.asarray(counts)
 
@@ -70,6 +71,11 @@ def measure(family: Family, batches: Sequence[Batch], counts: Sequence[int]) -> 
         )
     weights = step_weights(levels, starts, _prediction(family.pipeline.scheduler))
     return Agreement(largest, _rounded(weights), denoisers)
+
+
+def levels_run(scheduler: Any, counts: Sequence[int]) -> npt.NDArray[np.float64]:
+    """(E + 1, 2): alpha and sigma of the evaluations that were made; in image-to-image, the scheduler's last ones."""
+    return noise_levels.of_trajectory(scheduler)[-1 - sum(counts) :]
 
 
 def step_weights(

@@ -20,7 +20,7 @@ from tstitch_cli.devices import out_of_memory
 from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
-from tstitch_cli.zoo.entry import Entry, class_numbers, largest
+from tstitch_cli.zoo.entry import Entry, class_numbers, decided, largest
 from tstitch_cli.zoo.preflight import check, check_setting
 
 EXAMPLES = (
@@ -70,7 +70,7 @@ class Family:
     @property
     def host(self) -> Entry:
         """The entry that the pipeline, its autoencoder and its text encoders are of."""
-        return largest(self.entries)
+        return largest(self.entries, self.setting.host)
 
     def embedding_of(self, name: str) -> str | None:
         """The denoiser whose text encoder the prompts of denoiser `name` go through; None where there is no text."""
@@ -129,7 +129,9 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     dtype: torch.dtype = getattr(torch, setting.dtype)
     if not random_weights:
         entries = tuple(hub.pinned(entry) for entry in entries)
-    host = largest(entries)
+    host = largest(entries, setting.host)
+    if not decided(entries):
+        setting = replace(setting, host=host.name)
     parts = _without_weights() if random_weights else components
     control = tasks.control_of(entries, host, setting)
     with out_of_memory(setting):

@@ -10,7 +10,7 @@ from tstitch_cli.allocation import expand
 from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import UsageError
 from tstitch_cli.exact import Optimum, optimum
-from tstitch_cli.objectives import compute_of, losses
+from tstitch_cli.objectives import compute_of, least_loss, losses
 from tstitch_cli.schema import Plan, Profile, Row
 
 BETTER = 1e-9
@@ -28,7 +28,11 @@ def with_optimum(plan: Plan, profile: Profile) -> Plan:
     if profile.agreement is None:
         raise UsageError(
             "without agreement there is no predicted loss to be exact about",
-            hint="profile again without --no-agreement, or leave --exact out",
+            hint="profile with real weights and without --no-agreement, or leave --exact out",
+        )
+    if plan.objective != least_loss.__name__:
+        raise UsageError(
+            "--exact seeks the least predicted loss and nothing else", hint="leave --maximize or --exact out"
         )
     if any(denoiser.cached_s or denoiser.course_s for denoiser in profile.denoisers):
         raise UsageError(

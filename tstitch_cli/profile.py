@@ -123,7 +123,10 @@ class _Profiler:
         calls, rounds, stopped = self._rounds()
         draft = self._summary(facts, calls, rounds, stopped)
         draft = replace(draft, validation=self._validate(draft))
-        return replace(draft, agreement=self._agreement(draft)) if self.effort.agreement else draft
+        # Parts that take turns in memory would be moved twice for every evaluation that is compared.
+        if not self.effort.agreement or self.family.setting.offload:
+            return draft
+        return replace(draft, agreement=self._agreement(draft))
 
     def _agreement(self, profile: Profile) -> Agreement | None:
         """Of as many trajectories as AGREEMENT_TRAJECTORIES of the largest denoiser take, but of one at least."""
@@ -307,7 +310,7 @@ class _Profiler:
         return [times[i] for i in ([i for i in kind if 0 < i < len(times) - 1] or kind)]
 
     def _switch(self, name: str, steady: float, calls: list[_Call]) -> Measure:
-        """What the evaluation that takes over costs beyond a steady one; below zero is noise, so zero is the least."""
+        """What the evaluation that takes over costs beyond a steady one; nothing where that is within its error."""
         extra = []
         for call in calls:
             realised, times = call.trajectory.realised, call.trajectory.evaluations_s
@@ -317,7 +320,8 @@ class _Profiler:
                 if realised[i] == name and realised[i - 1] != name
             ]
         measured = _measure(extra)
-        return replace(measured, mean=max(0.0, measured.mean))
+        surely = measured.mean > measured.std / max(1, measured.count) ** 0.5
+        return measured if surely else replace(measured, mean=0.0)
 
     def _validate(self, profile: Profile) -> tuple[Validation, ...]:
         """Runs stitched allocations that nothing was fitted to and sets their times beside the predictions.

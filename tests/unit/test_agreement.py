@@ -141,6 +141,15 @@ def _levels() -> noise_levels.Levels:
     return noise_levels.of_trajectory(scheduler)
 
 
+def test_image_to_image_has_the_weights_of_its_own_steps() -> None:
+    """diffusers keeps all timesteps and runs the last ones."""
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(10)
+    whole = agreement.step_weights(agreement.levels_run(scheduler, (1,) * 10), np.arange(10), "epsilon")
+    half = agreement.step_weights(agreement.levels_run(scheduler, (1,) * 5), np.arange(5), "epsilon")
+    assert half == pytest.approx(whole[5:])
+
+
 def test_flow_weights_are_finite_from_pure_noise_on() -> None:
     scheduler = schedulers.build("flow-euler", {"shift": 3.0})
     scheduler.set_timesteps(8)

@@ -17,7 +17,7 @@ from tstitch_cli.documents import read_plan, write_plan
 from tstitch_cli.errors import UsageError
 from tstitch_cli.exact import optimum
 from tstitch_cli.exact_row import with_optimum
-from tstitch_cli.objectives import loss_of
+from tstitch_cli.objectives import loss_of, most_compute
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Agreement, Closeness, Profile
@@ -143,6 +143,8 @@ def test_only_known_noise_is_given_and_what_is_missing_is_told() -> None:
     assert known_steps.broken(exact.rows[exact.chosen].allocation, known_steps.of(limited.denoisers)) is None
     with pytest.raises(UsageError, match="without agreement"):
         with_optimum(make_plan(measured(), budget=parse_budget("60%")), measured())
+    with pytest.raises(UsageError, match="nothing else"):
+        with_optimum(make_plan(profile, budget=parse_budget("60%"), objective=most_compute), profile)
     cached = replace(profile, denoisers=(replace(small, cached_s=small.steady_s), *others))
     with pytest.raises(UsageError, match="cache"):
         with_optimum(make_plan(cached, budget=parse_budget("60%")), cached)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tstitch_cli.errors import ExitStatus, UsageError
-from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise
+from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, decided, largest
 from tstitch_cli.zoo.preflight import check
 from tstitch_cli.zoo.registry import Zoo
 
@@ -139,3 +139,14 @@ def test_one_autoencoder_whose_scaling_is_not_known_yet_is_still_the_same() -> N
     a = replace(SMALL, latent_space=unread, parts="bundled:fashion")
     check([a, replace(LARGE, latent_space=unread, parts="bundled:fashion")])
     assert "latent space" in refusal(a, replace(LARGE, latent_space=unread, parts="bundled:other"))
+
+
+def test_the_pipeline_is_the_largest_ones_and_of_equal_ones_the_named_or_the_last() -> None:
+    twin = replace(LARGE, name="twin", source="hub:us/twin", parts="hub:us/twin")
+    assert largest([SMALL, LARGE]) is largest([LARGE, SMALL]) is LARGE
+    assert decided([SMALL, LARGE])
+    assert not decided([LARGE, twin])
+    assert not decided([SMALL, replace(LARGE, parameters=None)])
+    assert largest([LARGE, twin]) is twin
+    assert largest([twin, LARGE]) is LARGE
+    assert largest([twin, LARGE], "twin") is twin

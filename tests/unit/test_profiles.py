@@ -17,6 +17,7 @@ from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import PROFILE_SCHEMA, Setting
 
+MEASURED = sorted((Path(__file__).parents[2] / "profiles" / "measured").glob("*.yaml"))
 SHIPPED = sorted((Path(__file__).parents[2] / "profiles").glob("*.yaml"))
 
 
@@ -104,6 +105,16 @@ def test_a_miss_gets_the_near_names() -> None:
 )
 def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
     assert profiles.file_name(family, setting) == name
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_measured_profiles_are_whole_and_can_be_planned_with(path: Path) -> None:
+    profile = read_profile(path)
+    assert profile.origin == "measured"
+    assert profile.fingerprint is not None
+    assert profile.fingerprint.random
+    assert render(profile, PROFILE_SCHEMA) == path.read_text(encoding="utf-8")
+    assert make_plan(profile, budget=parse_budget("70%")).rows
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -96,10 +96,22 @@ def profile(
     the prediction.
     """
     if from_times:
-        if accelerate is not None or offload or vram is not None:
+        meaningless = {
+            "--strength": strength is not None,
+            "--inpaint": inpaint,
+            "--control": control is not None,
+            "--frames": frames is not None,
+            "--compile": compiled,
+            "--embeddings": embeddings != "large",
+            "--accelerate": accelerate is not None,
+            "--offload": offload,
+            "--vram": vram is not None,
+            "--offline": offline,
+            "--random-weights": random_weights,
+        }
+        if given := [option for option, is_given in meaningless.items() if is_given]:
             raise UsageError(
-                "--from-times measures nothing, so --accelerate, --offload and --vram mean nothing",
-                hint="leave them out",
+                f"--from-times measures nothing, so {', '.join(given)} mean nothing", hint="leave them out"
             )
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         _save(made, out_file, overwrite=overwrite)

@@ -114,14 +114,22 @@ class Entry:
     """The family that the zoo keeps it in; None for what no zoo file names."""
 
 
-def largest(entries: Sequence[Entry]) -> Entry:
-    """The entry with most parameters, where those of all are known; else the last.
+def largest(entries: Sequence[Entry], named: str | None = None) -> Entry:
+    """The entry called `named`; else the one with most parameters, the last of equal ones; else the last.
 
     By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled.
     """
-    if any(entry.parameters is None for entry in entries):
+    if named is not None:
+        return next(entry for entry in entries if entry.name == named)
+    if not decided(entries):
         return entries[-1]
-    return max(entries, key=lambda entry: entry.parameters or 0)
+    return max(reversed(entries), key=lambda entry: entry.parameters or 0)
+
+
+def decided(entries: Sequence[Entry]) -> bool:
+    """Whether the numbers of parameters tell which of `entries` is the largest, in whatever order they stand."""
+    known = [entry.parameters for entry in entries if entry.parameters is not None]
+    return len(known) == len(entries) and known.count(max(known)) == 1
 
 
 def class_numbers(entry: Entry, prompts: Sequence[str]) -> list[int]:
