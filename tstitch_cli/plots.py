@@ -11,7 +11,6 @@ from tstitch_cli import files
 from tstitch_cli.schema import Plan, Row
 
 GREY, BLUE, GREEN, RED, GOLD = "#9aa3ad", "#2b6cb0", "#1a7f4b", "#c0392b", "#f2b134"
-LIGHT = "#d3d9df"
 TITLE_WIDTH = 90
 """Characters of the title that fit above the plot."""
 
@@ -45,7 +44,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     axes.axvline(plan.budget.seconds, color=RED, linewidth=1.4, linestyle="--", label=_budget(plan))
     axes.plot(*points(front), color=BLUE, linewidth=1.4, alpha=0.8, label="Pareto front", zorder=2)
     if refused:
-        axes.scatter(*points(refused), s=16, color=LIGHT, linewidth=0, label="noise not known", zorder=3)
+        axes.scatter(*points(refused), s=16, color=GREY, marker="x", linewidth=1, label="noise not known", zorder=3)
     axes.scatter(*points(over), s=16, color=GREY, alpha=0.55, linewidth=0, label="over the budget", zorder=3)
     axes.scatter(*points(fit), s=20, color=GREEN, alpha=0.75, linewidth=0, label="within the budget", zorder=3)
     axes.scatter(
