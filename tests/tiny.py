@@ -31,6 +31,11 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
         "vae": _KL,
         "text_encoder": _CLIP,
     },
+    "stable-diffusion-2": {
+        "unet": {**_UNET, "cross_attention_dim": 24, "attention_head_dim": 4},
+        "vae": _KL,
+        "text_encoder": _CLIP | {"hidden_size": 24},
+    },
     "sdxl": {
         "unet": {
             **_UNET,

@@ -18,7 +18,7 @@ from tstitch_cli.zoo import folders
 from tstitch_cli.zoo.entry import Entry
 
 FEWEST_STEPS = 8
-"""The steps of a shorter trajectory are too far apart for one to stand in for the next."""
+"""A shorter trajectory has steps too far apart for one to stand in for the next, or too few to gain by it."""
 _HINT = "leave --accelerate out"
 
 
@@ -125,13 +125,11 @@ def names(setting: Setting) -> tuple[str, ...]:
     return tuple(options(spec)[0] for spec in setting.accelerate)
 
 
-def words(setting: Setting) -> str:
-    """What is said of a setting besides its steps: `, tome (ratio 0.5), parts in turn`, or nothing."""
-    said = ""
-    for spec in setting.accelerate:
-        name, given = options(spec)
-        said += f", {name} ({', '.join(f'{key} {value:g}' for key, value in given.items())})"
-    return said + (", parts in turn" if setting.offload else "")
+def short(spec: str) -> str:
+    """One element of Setting.accelerate with those parameters alone that are not the default: `deepcache-interval2`."""
+    name, given = options(spec)
+    usual = ACCELERATIONS[name].parameters
+    return "-".join([name, *(f"{key}{value:g}" for key, value in given.items() if value != usual[key].default)])
 
 
 def watches(setting: Setting) -> bool:
@@ -165,7 +163,7 @@ def check(entries: Sequence[Entry], setting: Setting) -> None:
         if acceleration.package and find_spec(acceleration.package) is None:
             raise UsageError(
                 f"--accelerate {name} needs the package {acceleration.package}, which is not installed",
-                hint="pip install 'tstitch[accelerate]'",
+                hint='in the clone of tstitch: pip install -c constraints.txt ".[accelerate]"',
             )
         for entry in entries:
             possible = (entry.architecture.model,) if entry.architecture else folders.denoiser_classes(entry.pipeline)
@@ -203,9 +201,10 @@ def _check_trajectory(name: str, entries: Sequence[Entry], setting: Setting) -> 
             f"--accelerate {name} does not work on step-distilled models ({who}): every step differs too much",
             hint=_HINT,
         )
-    if setting.steps < FEWEST_STEPS:
+    if setting.taken < FEWEST_STEPS:
         raise UsageError(
-            f"--accelerate {name} needs {FEWEST_STEPS} steps or more, {setting.steps} are too far apart", hint=_HINT
+            f"--accelerate {name} needs {FEWEST_STEPS} steps or more, {setting.taken} leave too little to reuse",
+            hint=_HINT,
         )
 
 

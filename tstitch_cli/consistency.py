@@ -29,13 +29,13 @@ def faults_of_profile(profile: Profile) -> Faults:
         datetime.fromisoformat(profile.created)
     except ValueError:
         yield ("created",), f"expected a time such as 2025-01-31T12:00:00+00:00, found {profile.created}"
-    yield from _setting(profile.setting)
-    yield from _evaluations(profile.evaluations, profile.setting.taken)
     names = [denoiser.name for denoiser in profile.denoisers]
+    yield from _setting(profile.setting, names)
+    yield from _evaluations(profile.evaluations, profile.setting.taken)
     yield from _names(names)
     for index, denoiser in enumerate(profile.denoisers):
         place: Place = ("denoisers", index)
-        yield from _knows(denoiser.knows, profile.setting.steps, (*place, "knows"))
+        yield from _knows(denoiser.knows, profile.setting.taken, (*place, "knows"))
         for part in ("first_s", "steady_s", "last_s"):
             yield from _measure(getattr(denoiser, part), (*place, part), positive=True)
         yield from _measure(denoiser.switch_s, (*place, "switch_s"))
@@ -91,12 +91,12 @@ def _agreement(agreement: Agreement, names: Sequence[str], steps: int) -> Faults
 
 def faults_of_plan(plan: Plan) -> Faults:
     """Yields every (place, fault) of a plan."""
-    yield from _setting(plan.setting)
-    yield from _evaluations(plan.evaluations, plan.setting.taken)
     names = [denoiser.name for denoiser in plan.denoisers]
+    yield from _setting(plan.setting, names)
+    yield from _evaluations(plan.evaluations, plan.setting.taken)
     yield from _names(names)
     for index, denoiser in enumerate(plan.denoisers):
-        yield from _knows(denoiser.knows, plan.setting.steps, ("denoisers", index, "knows"))
+        yield from _knows(denoiser.knows, plan.setting.taken, ("denoisers", index, "knows"))
     yield from _fingerprint(plan.fingerprint, names)
     if plan.budget.seconds <= 0:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
@@ -155,7 +155,7 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 
 
-def _setting(setting: Setting) -> Faults:
+def _setting(setting: Setting, names: Sequence[str]) -> Faults:
     for part, least, most in (
         ("steps", 1, MAX_STEPS),
         ("batch_size", 1, 1_000_000),
@@ -171,6 +171,10 @@ def _setting(setting: Setting) -> Faults:
         )
     if setting.frames is not None and not 1 <= setting.frames <= MAX_FRAMES:
         yield ("setting", "frames"), f"must be from 1 to {MAX_FRAMES}, is {setting.frames}"
+    if setting.schedule is not None:
+        yield from _known(setting.schedule, names, ("setting", "schedule"))
+    if setting.embeddings not in (None, "own"):
+        yield ("setting", "embeddings"), f"must be own or nothing, is {setting.embeddings}"
     try:
         accelerations.check_written(setting.accelerate)
     except UsageError as error:

@@ -156,7 +156,7 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
             pipeline.to(device)
         caches.accelerate(stitched, loaded, setting)
         if setting.embeddings is not None:
-            embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device)
+            embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device, parts.text_pipeline)
         if setting.compiled:
             tasks.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)

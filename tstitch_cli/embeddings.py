@@ -7,12 +7,11 @@ their text encoders, do the same with the same arguments, and each embedding wai
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tstitch_cli import components
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.zoo.entry import Entry
 
@@ -24,12 +23,14 @@ def give_each_its_own(
     bridges: Mapping[str, Bridge],
     dtype: torch.dtype,
     device: torch.device,
+    text_pipeline: Callable[[Entry, torch.dtype], Any],
 ) -> None:
     """From now on, `pipeline`, made for `host`, encodes prompts with every denoiser's text encoder.
 
+    `text_pipeline` makes the pipeline of an entry with its text encoders and nothing else that has weights.
     Raises BadFileError where a text encoder is missing or broken.
     """
-    own = [(bridges[e.name], components.text_pipeline(e, dtype).to(device)) for e in entries if e is not host]
+    own = [(bridges[e.name], text_pipeline(e, dtype).to(device)) for e in entries if e is not host]
     plain = pipeline.encode_prompt
 
     @functools.wraps(plain)

@@ -30,7 +30,10 @@ def read(given: Sequence[str]) -> tuple[GivenFile, ...]:
         UsageError: the scale is absurd, or the package that LoRA needs is not installed.
     """
     if given and importlib.util.find_spec("peft") is None:
-        raise UsageError("LoRA needs the package peft", hint='pip install "tstitch[lora]"')
+        raise UsageError(
+            "LoRA needs the package peft, which is not installed",
+            hint='in the clone of tstitch: pip install -c constraints.txt ".[lora]"',
+        )
     return tuple(_one(text) for text in given)
 
 

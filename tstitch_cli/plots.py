@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 from tstitch_cli import files
 from tstitch_cli.schema import Plan, Row
 
 GREY, BLUE, GREEN, RED, GOLD = "#9aa3ad", "#2b6cb0", "#1a7f4b", "#c0392b", "#f2b134"
+TITLE_WIDTH = 90
+"""Characters of the title that fit above the plot."""
 
 
 def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
@@ -32,14 +35,17 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         return [row.time_s.within for row in rows], [_quality(plan, row) / scale for row in rows]
 
     fit = [row for row in plan.rows if row.feasible]
-    rest = [row for row in plan.rows if not row.feasible]
+    refused = [row for row in plan.rows if row.refused is not None]
+    over = [row for row in plan.rows if not row.feasible and row.refused is None]
     front = sorted((row for row in plan.rows if row.pareto), key=lambda row: row.time_s.within)
     chosen = plan.rows[plan.chosen]
     left, right, bottom, top = _limits(plan, *points(list(plan.rows)))
     axes.axvspan(left, plan.budget.seconds, color=GREEN, alpha=0.07, linewidth=0)
     axes.axvline(plan.budget.seconds, color=RED, linewidth=1.4, linestyle="--", label=_budget(plan))
     axes.plot(*points(front), color=BLUE, linewidth=1.4, alpha=0.8, label="Pareto front", zorder=2)
-    axes.scatter(*points(rest), s=16, color=GREY, alpha=0.55, linewidth=0, label="over the budget", zorder=3)
+    if refused:
+        axes.scatter(*points(refused), s=16, color=GREY, marker="x", linewidth=1, label="noise not known", zorder=3)
+    axes.scatter(*points(over), s=16, color=GREY, alpha=0.55, linewidth=0, label="over the budget", zorder=3)
     axes.scatter(*points(fit), s=20, color=GREEN, alpha=0.75, linewidth=0, label="within the budget", zorder=3)
     axes.scatter(
         *points([chosen]),
@@ -71,11 +77,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
-    setting = plan.setting
-    axes.set_title(
-        f"{_plain(plan.family)}: {_plain(setting.words)}, batch of {setting.batch_size}, {_plain(setting.device)}",
-        fontsize=11,
-    )
+    axes.set_title(_plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
     axes.grid(True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)

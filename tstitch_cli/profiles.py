@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
+from tstitch_cli import accelerations
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schema import PROFILE_SCHEMA, Setting
+from tstitch_cli.zoo.registry import Zoo
 
 FOLDER = Path("profiles")
 HEAD_BYTES = 4096
@@ -60,13 +63,20 @@ def shipped() -> tuple[str, ...]:
 
 
 def file_name(family: str, setting: Setting) -> str:
-    """A profile's file name after device, family and setting, such as `cpu-fashion-ddim20-b8-f32.yaml`."""
+    """A profile's file name after device, family and setting, such as `cpu-fashion-ddim20-b8-f32.yaml`.
+
+    Two settings that somebody may choose for the same denoisers have two names.
+    """
     dtype = _SHORT.get(setting.dtype, setting.dtype)
     steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
     parts = [setting.device, family, steps, f"b{setting.batch_size}", dtype]
-    parts += [each.partition(":")[0] for each in setting.accelerate] + ["offload"] * setting.offload
+    usual_size, usual_guidance = _usual(family)
+    parts += [f"{setting.size}px"] if setting.size != usual_size else []
+    parts += [f"g{setting.guidance:g}"] if setting.guidance != usual_guidance else []
+    parts += [f"embeddings-{setting.embeddings}"] if setting.embeddings else []
+    parts += [accelerations.short(each) for each in setting.accelerate] + ["offload"] * setting.offload
     parts += [f"s{setting.strength:g}"] if setting.strength is not None else []
-    parts += ["inpaint"] * setting.inpaint + ([Path(setting.control).name] if setting.control else [])
+    parts += ["inpaint"] * setting.inpaint + ([f"control-{Path(setting.control).name}"] if setting.control else [])
     parts += [f"{setting.frames}frames"] if setting.frames else []
     parts += ["compiled"] * setting.compiled
     # Only characters that every file system and shell takes as they are.
@@ -74,6 +84,13 @@ def file_name(family: str, setting: Setting) -> str:
     # Imported times have no device, family or dtype of their own; one word says so.
     told = dict.fromkeys(part for part in safe if part not in ("", "unknown"))
     return "-".join(told) + ".yaml"
+
+
+def _usual(family: str) -> tuple[int, float]:
+    """The size and guidance that go without saying: the commonest defaults in tstitch's own zoo, else none at all."""
+    found = [entry.defaults for entry in Zoo.shipped().entries.values() if entry.latent_space.name == family]
+    counted = Counter((defaults.size, defaults.guidance) for defaults in found)
+    return counted.most_common(1)[0][0] if counted else (0, 1.0)
 
 
 def _candidates(file_or_name: str) -> list[Path]:

@@ -100,6 +100,8 @@ def parameters_text(made: Provenance) -> str:
         **({"Denoising strength": f"{setting.strength:g}"} if setting.strength is not None else {}),
         "Index": str(made.index),
         "Stitching": " ".join(f"{name} {steps}" for name, steps in made.allocation),
+        "Setting": setting.words,
+        **({"Files": ", ".join(file.words for file in made.files)} if made.files else {}),
         "Version": f"tstitch {made.versions['tstitch']}" if "tstitch" in made.versions else "tstitch",
     }
     lines = [made.prompt]

@@ -25,6 +25,8 @@ from tstitch_cli.zoo.entry import Component, Entry
 _BLOCK = 2**20 + 7
 """Values of noise; odd, so that the rows of a large matrix are not repeated."""
 _TOKENIZER = re.compile(r"\w+Tokenizer(Fast)?")
+_TEXT_PARTS = ("text_encoder", "tokenizer", "scheduler")
+"""What the names of parts begin with that a pipeline needs in order to encode prompts, and to be made at all."""
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
@@ -49,9 +51,25 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     What a pipeline can do without (a safety checker) is left out, and tokenizers are stand-ins.
     Raises BadFileError where the zoo does not know all parts of it, or a part cannot be built.
     """
+    return _around(entry, {entry.component: loaded}, dtype)
+
+
+def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
+    """The pipeline of `entry` with its text encoders, random as well, and nothing else that has weights.
+
+    Raises BadFileError where the zoo does not know all parts of it, or a part cannot be built.
+    """
+    left_out = (name for name in entry.components if not name.startswith(_TEXT_PARTS))
+    return _around(entry, dict.fromkeys([*left_out, entry.component]), dtype)
+
+
+def _around(entry: Entry, given: dict[str, Any], dtype: torch.dtype) -> Any:
+    """The pipeline of `entry` with the parts that are given, the others built."""
     made = components.pipeline_class(entry.pipeline)
-    parts: dict[str, Any] = {entry.component: loaded}
+    parts = dict(given)
     for name, part in entry.components.items():
+        if name in given:
+            continue
         if _TOKENIZER.fullmatch(part.model):
             parts[name] = StandInTokenizer(part.config.get("model_max_length", 77))
         else:

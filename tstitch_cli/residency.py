@@ -20,7 +20,7 @@ _HINT = "give smaller denoisers, --dtype float16, a smaller --batch-size or --si
 
 
 def check(setting: Setting, vram_bytes: int | None = None) -> None:
-    """Raises UsageError where there is nothing to offload to, or no way to hold memory against `vram_bytes`."""
+    """Raises UsageError where parts cannot take turns, or there is no way to hold memory against `vram_bytes`."""
     kind = setting.device.partition(":")[0]
     if kind == "cpu" and (setting.offload or vram_bytes is not None):
         asked = "--offload" if setting.offload else "--vram"
@@ -29,6 +29,12 @@ def check(setting: Setting, vram_bytes: int | None = None) -> None:
         )
     if kind != "cuda" and vram_bytes is not None:
         raise UsageError(f"--vram cannot be held: torch does not count the memory of {kind}", hint="give --offload")
+    if setting.offload and setting.embeddings is not None:
+        raise UsageError(
+            "with --embeddings own, parts cannot take turns on the device (--offload): "
+            "the other text encoders would stay there",
+            hint="leave --embeddings out, or keep all parts resident: no --offload, and enough --vram for all of them",
+        )
 
 
 def before_loading(entries: Sequence[Entry], setting: Setting, limit_bytes: int) -> Setting:
@@ -36,6 +42,7 @@ def before_loading(entries: Sequence[Entry], setting: Setting, limit_bytes: int)
 
     Raises:
         DeviceError: not even the largest denoiser's weights fit.
+        UsageError: they do not fit together, and cannot take turns.
     """
     weights = [entry.parameters * _ITEM_BYTES[setting.dtype] for entry in entries if entry.parameters is not None]
     if weights and max(weights) > limit_bytes:
@@ -45,7 +52,9 @@ def before_loading(entries: Sequence[Entry], setting: Setting, limit_bytes: int)
             f"--vram is {shown_bytes(limit_bytes)}",
             hint=_HINT,
         )
-    return replace(setting, offload=setting.offload or sum(weights) > limit_bytes)
+    held = replace(setting, offload=setting.offload or sum(weights) > limit_bytes)
+    check(held, limit_bytes)
+    return held
 
 
 def load_within(
@@ -77,17 +86,21 @@ def load_within(
 
 
 def peak_of(family: Family) -> int:
-    """The device's peak in bytes over a two-step call of a batch with every denoiser of `family`."""
+    """The device's peak in bytes over a two-step call of a batch with every denoiser of `family`.
+
+    Every one takes both steps, also those whose noise it does not know: nobody looks at the pictures.
+    """
     import torch
 
     from tstitch_cli.clocks import clock_for
+    from tstitch_cli.inputs import blank
     from tstitch_cli.memory import PeakMemory
     from tstitch_cli.trajectory import Batch, run
 
     count = family.setting.batch_size
-    batch = Batch(family.example_prompts(count), tuple(range(count)))
+    batch = Batch(family.example_prompts(count), tuple(range(count)), given=blank(family.setting))
     torch.cuda.empty_cache()
     peak = PeakMemory(family.device)
     for entry in family.entries:
-        run(family, batch, entry.name, clock_for(family.device), steps=2)
+        run(family, batch, entry.name, clock_for(family.device), steps=2, strict=False)
     return peak.bytes() or 0

@@ -62,13 +62,25 @@ class Setting:
 
     @property
     def words(self) -> str:
-        """What is run, such as `50 steps of ddim` or `30 of 50 steps of ddim (strength 0.6), canny`."""
+        """All of it, such as `30 of 50 steps of ddim (strength 0.6), guidance 7.5, batch of 1, ... parts in turn`.
+
+        What is not asked for goes without saying, and so does a size of 0, which is one that is not known.
+        """
         steps = f"{self.steps} steps of {self.scheduler}"
         if self.strength is not None:
             steps = f"{self.taken} of {steps} (strength {self.strength:g})"
-        more = ["inpainting"] * self.inpaint + ([self.control] if self.control else [])
-        more += ([f"{self.frames} frames"] if self.frames else []) + ["compiled"] * self.compiled
-        return ", ".join([steps, *more])
+        said = [steps, f"guidance {self.guidance:g}", f"batch of {self.batch_size}"]
+        said += [f"{self.size} x {self.size} px"] if self.size else []
+        said += [f"{self.frames} frames"] if self.frames else []
+        said += [f"{self.dtype} on {self.device}"]
+        said += ["inpainting"] * self.inpaint + ([f"ControlNet {self.control}"] if self.control else [])
+        said += [f"noise schedule of {self.schedule}"] if self.schedule else []
+        said += [f"text embeddings: {self.embeddings}"] if self.embeddings else []
+        for spec in self.accelerate:
+            name, _, parameters = spec.partition(":")
+            said.append(f"{name} ({parameters.replace(':', ', ').replace('=', ' ')})")
+        said += ["parts in turn"] * self.offload + ["compiled"] * self.compiled
+        return ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,12 @@ class GivenFile:
     digest: str
     scale: float = 1.0
     """How strongly a LoRA is applied."""
+
+    @property
+    def words(self) -> str:
+        """Such as `image fox.jpg (digest 1f2e)` or `lora ink.safetensors at 0.8 (digest 3c4d)`."""
+        how = f" at {self.scale:g}" if self.kind == "lora" else ""
+        return f"{self.kind} {self.path}{how} (digest {self.digest})"
 
 
 @dataclass(frozen=True)

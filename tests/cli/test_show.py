@@ -16,6 +16,7 @@ from tests.unit.test_provenance import MADE
 from tstitch_cli.app import app
 from tstitch_cli.images import save_picture
 from tstitch_cli.provenance import Provenance, from_json
+from tstitch_cli.schema import GivenFile
 
 runner = CliRunner()
 
@@ -39,6 +40,25 @@ def test_it_tells_how_a_picture_was_made(tmp_path: Path) -> None:
         "32 x 32 px",
         "torch 2.6.0",
         f"tstitch sample --from '{path}'",
+    ):
+        assert told in done.stdout
+
+
+def test_it_tells_everything_that_was_set_and_every_file(tmp_path: Path) -> None:
+    setting = replace(
+        MADE.setting,
+        embeddings="own",
+        schedule="fashion-s",
+        accelerate=("deepcache:interval=2:branch=0",),
+        offload=True,
+    )
+    files = (GivenFile("image", "a fox.jpg", "12ab"), GivenFile("lora", "ink.safetensors", "34cd", 0.8))
+    done = runner.invoke(app, ["show", drawn(tmp_path / "a.png", replace(MADE, setting=setting, files=files))])
+    assert done.exit_code == 0
+    for told in (
+        "float32 on cpu, noise schedule of fashion-s, text embeddings: own, deepcache (interval 2, branch 0), parts in",
+        "files           image a fox.jpg (digest 12ab)\n",
+        "lora ink.safetensors at 0.8 (digest 34cd)\n",
     ):
         assert told in done.stdout
 

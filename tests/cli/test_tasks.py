@@ -74,7 +74,9 @@ def test_image_to_image_and_inpainting_under_control(
     net = models / "net"
     planned(models, "--strength", "0.6", "--inpaint", "--control", net)
     plan = read_plan(Path("plan.yaml"))
-    assert (plan.setting.taken, plan.setting.words) == (3, f"3 of 5 steps of ddim (strength 0.6), inpainting, {net}")
+    assert plan.setting.taken == 3
+    assert plan.setting.words.startswith("3 of 5 steps of ddim (strength 0.6), guidance 7.5, batch of 1, 16 x 16 px")
+    assert plan.setting.words.endswith(f"inpainting, ControlNet {net}")
     assert all(sum(row.steps.values()) == 3 for row in plan.rows)
 
     sample = ("sample", "--row", mixed(), "--prompt", "a fox", "--out")
@@ -101,6 +103,9 @@ def test_image_to_image_and_inpainting_under_control(
     first = Path("first/000000.png")
     made = provenance.read(first)
     assert [file.kind for file in made.files] == ["image", "mask", "control"]
+    shown = tstitch("show", first).stdout
+    assert all(f"{kind} {path} (digest " in shown for kind, path in (("image", photo), ("mask", mask)))
+    assert made.setting.words in shown
     assert sum(steps for _, steps in made.allocation) == 3
     again = tstitch("sample", "--from", first, "--out", "again")
     assert again.exit_code == 0, again.output

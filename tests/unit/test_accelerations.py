@@ -100,8 +100,11 @@ def test_step_distilled_models_leave_nothing_to_cache() -> None:
     distilled = [replace(entry, conditioning=replace(entry.conditioning, guidance_embedding=True)) for entry in SD]
     with pytest.raises(UsageError, match=r"step-distilled models \(bk-sdm-tiny\)"):
         check_setting(distilled, cached)
-    with pytest.raises(UsageError, match="needs 8 steps or more, 4 are too far apart"):
+    with pytest.raises(UsageError, match="needs 8 steps or more, 4 leave too little to reuse"):
         check_setting(SD, replace(cached, steps=4))
+    with pytest.raises(UsageError, match="needs 8 steps or more, 2 leave too little to reuse"):
+        check_setting(SD, replace(cached, steps=10, strength=0.2))
+    check_setting(SD, replace(cached, steps=10, strength=0.8))
     # Merging tokens reuses nothing.
     check_setting(SD, replace(SD_SETTING, scheduler="lcm", steps=4, accelerate=accelerations.parse("tome")))
 
@@ -128,4 +131,4 @@ def test_a_package_that_is_missing_is_told_how_to_get(monkeypatch: pytest.Monkey
     monkeypatch.setattr(accelerations, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs the package tomesd") as caught:
         check_setting(FASHION, replace(SETTING, accelerate=accelerations.parse("tome")))
-    assert caught.value.hint == "pip install 'tstitch[accelerate]'"
+    assert caught.value.hint == 'in the clone of tstitch: pip install -c constraints.txt ".[accelerate]"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,26 @@ def test_what_a_denoiser_knows_must_lie_within_the_trajectory() -> None:
     plan = planned(None, (4, 10))
     wrong = replace(plan, denoisers=(replace(plan.denoisers[0], knows=(3, 11)), plan.denoisers[1]))
     assert [place for place, _ in faults_of_plan(wrong)] == [("denoisers", 0, "knows")]
+    # Of 20 steps of which half are taken, there is no 11th.
+    made = profile(None, (4, 11))
+    half = replace(made, setting=replace(made.setting, steps=20, strength=0.5))
+    assert [place for place, _ in faults_of_profile(half)] == [("denoisers", 1, "knows")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"schedule": "small", "embeddings": "own"}, []),
+        ({"schedule": "gone"}, [("setting", "schedule")]),
+        ({"embeddings": "large"}, [("setting", "embeddings")]),
+    ],
+)
+def test_a_setting_names_a_schedule_and_embeddings_that_there_are(
+    changes: dict[str, Any], wrong: list[tuple[str, str]]
+) -> None:
+    made, plan = profile(None, None), planned(None, None)
+    assert [at for at, _ in faults_of_profile(replace(made, setting=replace(made.setting, **changes)))] == wrong
+    assert [at for at, _ in faults_of_plan(replace(plan, setting=replace(plan.setting, **changes)))] == wrong
     feasible = replace(plan.rows[0], refused="no", feasible=True)
     assert ("rows", 0, "refused") in [p for p, _ in faults_of_plan(replace(plan, rows=(feasible, *plan.rows[1:])))]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from tests.builders import planned
@@ -34,6 +36,35 @@ def test_it_shows_the_chosen_row_and_is_reproducible(tmp_path: Path) -> None:
     second = np.argwhere((pixels(tmp_path / "c.png") == gold).all(axis=2))
     assert len(first) > 50
     assert second[:, 1].max() > first[:, 1].max() + 100
+
+
+def test_refused_rows_are_not_called_over_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned("100%")
+    rows = tuple(
+        replace(row, refused="u-vit knows no noise", feasible=False, pareto=False) if i % 3 == 0 else row
+        for i, row in enumerate(plan.rows)
+        if row.feasible
+    )
+    chosen = next(i for i, row in enumerate(rows) if row.refused is None)
+    labels: dict[str, int] = {}
+    scatter = Axes.scatter
+
+    def noting(self: Axes, x: list[float], *args: Any, **kwargs: Any) -> Any:
+        labels[kwargs["label"]] = len(x)
+        return scatter(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "scatter", noting)
+    pareto_png(replace(plan, rows=rows, chosen=chosen, alternatives=(chosen,)), tmp_path / "a.png")
+    refused = sum(row.refused is not None for row in rows)
+    assert labels == {
+        "noise not known": refused,
+        "over the budget": 0,
+        "within the budget": len(rows) - refused,
+        "chosen": 1,
+    }
+    labels.clear()
+    pareto_png(plan, tmp_path / "b.png")
+    assert "noise not known" not in labels
 
 
 @pytest.mark.parametrize("budget", ["900%", "0.5s"])

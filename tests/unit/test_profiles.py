@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,9 +83,9 @@ def test_a_miss_gets_the_near_names() -> None:
 @pytest.mark.parametrize(
     ("family", "setting", "name"),
     [
-        ("fashion", Setting(20, "ddim", 1.5, 8, 28, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
+        ("fashion", Setting(20, "ddim", 1.25, 8, 32, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
         (
-            "sd",
+            "stable-diffusion",
             Setting(
                 50,
                 "pndm",
@@ -96,11 +97,15 @@ def test_a_miss_gets_the_near_names() -> None:
                 accelerate=("deepcache:interval=3:branch=0", "tome:ratio=0.5"),
                 offload=True,
             ),
-            "cuda-sd-pndm50-b1-f16-deepcache-tome-offload.yaml",
+            "cuda-stable-diffusion-pndm50-b1-f16-deepcache-tome-offload.yaml",
         ),
-        ("sd", Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"), "nvidia-h100-sd-pndm50-b1-bf16.yaml"),
+        (
+            "sd",
+            Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"),
+            "nvidia-h100-sd-pndm50-b1-bf16-512px-g7.5.yaml",
+        ),
         ("imported", Setting(100, "unknown", 1, 1, 0, "unknown", "imported"), "imported-100steps-b1.yaml"),
-        ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1.yaml"),
+        ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1-g0.yaml"),
     ],
 )
 def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
@@ -115,6 +120,40 @@ def test_measured_profiles_are_whole_and_can_be_planned_with(path: Path) -> None
     assert profile.fingerprint.random
     assert render(profile, PROFILE_SCHEMA) == path.read_text(encoding="utf-8")
     assert make_plan(profile, budget=parse_budget("70%")).rows
+
+
+def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
+    usual = Setting(50, "pndm", 7.5, 1, 512, "float16", "cuda")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"steps": 25},
+        {"scheduler": "ddim"},
+        {"guidance": 5.0},
+        {"guidance": 7.0},
+        {"batch_size": 2},
+        {"size": 768},
+        {"dtype": "bfloat16"},
+        {"device": "cpu"},
+        {"embeddings": "own"},
+        {"accelerate": ("deepcache:interval=3:branch=0",)},
+        {"accelerate": ("deepcache:interval=2:branch=0",)},
+        {"accelerate": ("deepcache:interval=3:branch=2",)},
+        {"offload": True},
+        {"strength": 0.6},
+        {"strength": 0.6, "inpaint": True},
+        {"strength": 0.6, "inpaint": True, "control": "inpaint"},
+        {"control": "canny"},
+        {"frames": 9},
+        {"compiled": True},
+    ]
+    # The schedule and the host follow from the denoisers and the rest: nobody chooses them.
+    assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule", "host"}
+    names = {profiles.file_name("stable-diffusion", replace(usual, **change)) for change in changes}
+    assert len(names) == len(changes)
+    deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
+    assert profiles.file_name("stable-diffusion", deep) == (
+        "cuda-stable-diffusion-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
+    )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

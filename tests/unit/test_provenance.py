@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from tstitch_cli import provenance
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.provenance import Provenance, from_json, parameters_text, to_json
-from tstitch_cli.schema import PlannedDenoiser, Setting
+from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 MADE = Provenance(
     prompt="ankle boot",
@@ -47,7 +47,11 @@ def test_parameters_are_in_the_form_that_other_programs_read() -> None:
     assert text.splitlines()[2].startswith(
         "Steps: 20, Sampler: DDIM, CFG scale: 1.5, Seed: 7, Size: 32x32, Model: fashion-s>fashion-xl, Index: 3"
     )
+    assert f'Setting: "{MADE.setting.words}"' in text
     assert "Negative prompt" not in parameters_text(MADE)
+    assert "Files" not in parameters_text(MADE)
+    inked = replace(MADE, files=(GivenFile("lora", "ink.safetensors", "34cd", 0.8),))
+    assert "Files: lora ink.safetensors at 0.8 (digest 34cd)" in parameters_text(inked)
 
 
 def test_values_that_would_break_the_line_of_parameters_are_quoted() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.tiny import PAIRS, tiny
+from tests.toys import FakeClock
 from tstitch_cli import random_weights
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
@@ -118,6 +119,23 @@ def test_prompts_have_the_true_length(name: str, tokens: int) -> None:
     assert tokenizer("word " * 2000, truncation=True).input_ids.shape == (1, tokens)
 
 
+def test_each_denoiser_has_a_text_encoder_of_its_own() -> None:
+    entries = [tiny("bk-sdm-tiny"), tiny("sd21-base")]
+    setting = Setting(3, "ddim", 7.5, 1, 64, "float32", "cpu", embeddings="own")
+    toy = load(entries, setting, random_weights=True)
+    widths: dict[str, int] = {}
+    for name, denoiser in toy.denoisers.items():
+
+        def note(module: Any, args: Any, kwargs: dict[str, Any], name: str = name) -> None:
+            widths[name] = kwargs["encoder_hidden_states"].shape[-1]
+
+        denoiser.register_forward_pre_hook(note, with_kwargs=True)
+    run(toy, Batch(("a fox",), (0,)), ("bk-sdm-tiny", "sd21-base", "sd21-base"), FakeClock())
+    assert widths == {"bk-sdm-tiny": 16, "sd21-base": 24}
+    alone = random_weights.text_pipeline(entries[0], torch.float32)
+    assert [name for name, part in alone.components.items() if isinstance(part, nn.Module)] == ["text_encoder"]
+
+
 def test_profiling_says_that_weights_were_random(tmp_path: Path) -> None:
     from tstitch_cli.clocks import clock_for
     from tstitch_cli.documents import read_profile, write_profile
@@ -135,7 +153,6 @@ def test_profiling_says_that_weights_were_random(tmp_path: Path) -> None:
 
 
 def test_nothing_is_drawn_with_random_weights(tmp_path: Path) -> None:
-    from tests.toys import FakeClock
     from tests.unit.test_sample import work_for
 
     toy, clock = loaded("stable-diffusion"), FakeClock()

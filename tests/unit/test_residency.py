@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tiny import tiny
 from tstitch_cli import residency
+from tstitch_cli.clocks import HostClock
+from tstitch_cli.denoisers import load
 from tstitch_cli.errors import DeviceError, UsageError
 from tstitch_cli.memory import PeakMemory
 from tstitch_cli.schema import Setting
-from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.trajectory import Batch, run
+from tstitch_cli.zoo.entry import Entry, Noise
 from tstitch_cli.zoo.preflight import check_setting
 from tstitch_cli.zoo.registry import Zoo
 
@@ -49,6 +53,48 @@ def test_what_cannot_fit_is_refused_before_loading() -> None:
         residency.before_loading(SD, SETTING, int(1.5 * GB))
     unknown = [replace(entry, parameters=None) for entry in SD]
     assert residency.before_loading(unknown, SETTING, int(1.5 * GB)) == SETTING
+
+
+def test_text_encoders_of_their_own_cannot_take_turns() -> None:
+    own = replace(SETTING, embeddings="own")
+    for asked in (replace(own, offload=True), replace(own, offload=True, device="mps")):
+        with pytest.raises(UsageError, match="with --embeddings own, parts cannot take turns"):
+            check_setting(SD, asked)
+    check_setting(SD, own)
+    assert residency.before_loading(SD, own, 6 * GB) == own
+    with pytest.raises(UsageError, match="with --embeddings own, parts cannot take turns"):
+        residency.before_loading(SD, own, 2 * GB)
+
+
+DRAWN = Setting(4, "ddim", 7.5, 2, 64, "float32", "cpu")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"strength": 0.6}, {"strength": 1.0, "inpaint": True}, {"strength": 0.5, "control": "owner/net"}],
+    ids=str,
+)
+def test_the_peak_is_of_a_call_with_all_that_the_setting_wants(asked: dict[str, Any]) -> None:
+    family = load([tiny("bk-sdm-tiny"), tiny("sd14")], replace(DRAWN, **asked), random_weights=True)
+    calls: dict[str, int] = dict.fromkeys(family.denoisers, 0)
+    for name, denoiser in family.denoisers.items():
+
+        def count(module: Any, args: Any, name: str = name) -> None:
+            calls[name] += 1
+
+        denoiser.register_forward_pre_hook(count)
+    peak = residency.peak_of(family)
+    assert calls == {"bk-sdm-tiny": 2, "sd14": 2}
+    known = PeakMemory(family.device).bytes()
+    assert peak == 0 if known is None else 0 < peak <= known
+
+
+def test_the_peak_is_of_every_denoiser_whatever_noise_it_knows() -> None:
+    noisier = replace(tiny("bk-sdm-tiny"), noise=Noise("epsilon", "linear", 1e-4, 0.02))
+    family = load([noisier, tiny("sd14")], replace(DRAWN, schedule=noisier.name), random_weights=True)
+    with pytest.raises(UsageError, match="sd14 does not know the noise"):
+        run(family, Batch(("a fox",), (0,)), "sd14", HostClock())
+    assert residency.peak_of(family) >= 0
 
 
 def loader(resident: int | None, in_turn: int | None) -> tuple[Any, Any, list[bool]]:

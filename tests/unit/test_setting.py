@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -35,6 +35,40 @@ def test_a_fitting_setting_passes() -> None:
 def test_each_misfit_is_told(change: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         check_setting(FASHION, replace(SETTING, **change))  # type: ignore[arg-type]
+
+
+OTHERWISE: dict[str, object] = {
+    "steps": 25,
+    "scheduler": "pndm",
+    "guidance": 3.0,
+    "batch_size": 2,
+    "size": 64,
+    "dtype": "bfloat16",
+    "device": "cuda:1",
+    "schedule": "fashion-s",
+    "embeddings": "own",
+    "accelerate": ("tome:ratio=0.5",),
+    "offload": True,
+    "strength": 0.6,
+    "inpaint": True,
+    "control": "canny",
+    "frames": 9,
+    "compiled": True,
+}
+"""Every field of a setting, as it is not in SETTING."""
+
+
+def test_the_words_say_every_field() -> None:
+    assert list(OTHERWISE) == [field.name for field in fields(Setting)]
+    plain = SETTING.words
+    assert plain == "20 steps of ddim, guidance 1.5, batch of 8, 32 x 32 px, float32 on cpu"
+    each = {replace(SETTING, **{name: value}).words for name, value in OTHERWISE.items()}  # type: ignore[arg-type]
+    assert len(each | {plain}) == len(OTHERWISE) + 1
+    assert Setting(**OTHERWISE).words == (  # type: ignore[arg-type]
+        "15 of 25 steps of pndm (strength 0.6), guidance 3, batch of 2, 64 x 64 px, 9 frames, bfloat16 on cuda:1, "
+        "inpainting, ControlNet canny, noise schedule of fashion-s, text embeddings: own, tome (ratio 0.5), "
+        "parts in turn, compiled"
+    )
 
 
 def test_a_size_between_latent_pixels_is_told() -> None:

@@ -114,12 +114,11 @@ def show(made: Plan) -> None:
     """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
     from rich.console import Console
 
-    from tstitch_cli.accelerations import words
     from tstitch_cli.quantities import shown_s
 
-    setting, row = made.setting, made.rows[made.chosen]
+    row = made.rows[made.chosen]
     talk.print(
-        f"{_safe(made.family)}: {_safe(setting.words + words(setting))}, batch of {setting.batch_size}; "
+        f"{_safe(made.family)}: {_safe(made.setting.words)}; "
         f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
         f"sought: {_safe(made.objective.replace('_', ' '))}"
     )

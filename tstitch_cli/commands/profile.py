@@ -302,15 +302,11 @@ def show(made: Profile) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from tstitch_cli import accelerations
     from tstitch_cli.costs import CostModel
 
     setting = made.setting
-    talk.print(
-        f"{escape(made.family)}: {escape(setting.words)}, batch of {setting.batch_size}, "
-        f"{setting.dtype} on {escape(made.fingerprint.device if made.fingerprint else setting.device)}"
-        f"{escape(accelerations.words(setting))}"
-    )
+    machine = f" ({made.fingerprint.device})" if made.fingerprint else ""
+    talk.print(f"{escape(made.family)}: {escape(setting.words + machine)}")
     table = Table(box=box.SIMPLE_HEAD)
     times = ["ms a step", *["cached"] * any(d.cached_s for d in made.denoisers), "first", "last", "switch"]
     for column in ("denoiser", "parameters", "GFLOPs", *times, "memory", "alone"):

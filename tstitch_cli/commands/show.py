@@ -48,7 +48,6 @@ def _escaped(character: str) -> str:
 
 def _facts(made: Provenance) -> list[tuple[str, str]]:
     """Label and value of every line."""
-    setting = made.setting
     sources = {d.name: f"{d.source}@{d.revision[:12]}" if d.revision else d.source for d in made.denoisers}
     facts = [("prompt", made.prompt)]
     if made.negative_prompt:
@@ -64,8 +63,8 @@ def _facts(made: Provenance) -> list[tuple[str, str]]:
         facts.append(("" if i else "denoisers", f"{name}: {which}, from {sources[name]}"))
         first += steps
     facts += [
-        ("setting", f"{setting.words}, guidance {setting.guidance:g}"),
-        ("", f"{setting.size} x {setting.size} px, {setting.dtype} on {setting.device}"),
+        ("setting", made.setting.words),
+        *(("" if i else "files", file.words) for i, file in enumerate(made.files)),
         ("versions", ", ".join(f"{package} {version}" for package, version in made.versions.items()) or "not known"),
     ]
     return facts
