@@ -24,6 +24,8 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         BadFileError: the file is missing or broken, has no tensors, or holds objects other than plain data.
     """
+    if path.is_dir():
+        raise BadFileError(f"{path}: is a directory", hint="give the path of the checkpoint file in it")
     if not path.is_file():
         raise BadFileError(f"{path}: there is no such file", hint="give the path of the downloaded checkpoint")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
@@ -69,5 +71,7 @@ def _pickled(path: Path) -> dict[str, Any]:
 
 
 def _broken(path: Path, error: Exception) -> BadFileError:
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    first = next(iter(str(error).strip().splitlines()), "")
+    if " " not in first:  # no sentence, such as the key of a KeyError
+        first = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return BadFileError(f"{path}: is no checkpoint that can be read: {first[:200]}", hint="download it again")

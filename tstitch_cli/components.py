@@ -69,9 +69,13 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     return made
 
 
-def _parts(entry: Entry, dtype: torch.dtype) -> tuple[Path, dict[str, allowed.Part]]:
-    """The folder of the entry's pipeline on this disk, and the parts that its index names besides the denoiser."""
-    folder = hub.parts_folder(entry, _name(dtype)) if hub.place(entry.parts) else path_of(entry.parts)
+def _parts(entry: Entry, dtype: torch.dtype, *, only_text: bool = False) -> tuple[Path, dict[str, allowed.Part]]:
+    """The folder of the entry's pipeline on this disk, and the parts that its index names besides the denoiser.
+
+    `only_text` has no other weights fetched than those of the text encoders.
+    """
+    from_hub = hub.place(entry.parts) is not None
+    folder = hub.parts_folder(entry, _name(dtype), only_text=only_text) if from_hub else path_of(entry.parts)
     index = folder / needed.INDEX
     return folder, allowed.parts(strict_json.read(index), str(index), besides=entry.component)
 
@@ -104,9 +108,9 @@ def _part(entry: Entry, folder: Path, part: allowed.Part, dtype: torch.dtype) ->
 
 def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
     """The pipeline of `entry` with its text encoders and nothing else that has weights."""
-    folder, parts = _parts(entry, dtype)
+    folder, parts = _parts(entry, dtype, only_text=True)
     models = {
-        name: _part(entry, folder / name, part, dtype) if name.startswith("text_encoder") else None
+        name: _part(entry, folder / name, part, dtype) if part.encodes_text(name) else None
         for name, part in parts.items()
         if part.has_weights
     }
@@ -140,14 +144,7 @@ def pipeline_class(name: str) -> Any:
 def _denoiser_folder(entry: Entry | Control, dtype: torch.dtype) -> Path:
     if hub.place(entry.source):
         return hub.denoiser_folder(entry, _name(dtype))
-    folder = path_of(entry.source)
-    if entry.source.startswith("converted:") and not folder.is_dir():
-        name = entry.source.removeprefix("converted:")
-        raise BadFileError(
-            f"{name} is made from its original checkpoint, which has not been converted yet",
-            hint=f"download the checkpoint and run `tstitch convert {name} CHECKPOINT`",
-        )
-    return folder / entry.subfolder
+    return path_of(entry.source) / entry.subfolder
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -175,12 +172,12 @@ def _loading(entry: Entry | Control, folder: Path) -> Iterator[None]:
         raise BadFileError(f"{entry.name} cannot be loaded from {folder}: {first}", hint=hint) from error
 
 
-def digest_of(entry: Entry) -> str:
-    """What the fingerprint knows a denoiser's weights by: a hub entry's commit, else a digest of its files.
+def digest_of(entry: Entry | Control) -> str:
+    """What the fingerprint knows the weights of a denoiser or ControlNet by: the hub's commit, else a digest of files.
 
-    Where the parts of its pipeline are another hub repository's, the commit of that one stands beside it.
+    Where the parts of a denoiser's pipeline are another hub repository's, the commit of that one stands beside it.
     """
-    of_parts = hub.place(entry.parts) if entry.parts != entry.source else None
+    of_parts = hub.place(entry.parts) if isinstance(entry, Entry) and entry.parts != entry.source else None
     beside = f"+{of_parts[1]}" if of_parts else ""
     if hub.place(entry.source):
         return f"{entry.revision or 'unpinned'}{beside}"

@@ -11,6 +11,7 @@ from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.yaml_nodes import Place
+from tstitch_cli.zoo.controls import weights_name
 
 Faults = Iterator[tuple[Place, str]]
 
@@ -59,7 +60,7 @@ def faults_of_profile(profile: Profile) -> Faults:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
         yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
-    yield from _fingerprint(profile.fingerprint, names)
+    yield from _fingerprint(profile.fingerprint, names, profile.setting)
     for index, validation in enumerate(profile.validation):
         yield from _allocation(validation.allocation, names, profile.setting.taken, ("validation", index, "allocation"))
         if validation.predicted_s <= 0:
@@ -97,7 +98,7 @@ def faults_of_plan(plan: Plan) -> Faults:
     yield from _names(names)
     for index, denoiser in enumerate(plan.denoisers):
         yield from _knows(denoiser.knows, plan.setting.taken, ("denoisers", index, "knows"))
-    yield from _fingerprint(plan.fingerprint, names)
+    yield from _fingerprint(plan.fingerprint, names, plan.setting)
     if plan.budget.seconds <= 0:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
     if plan.budget.quantile is not None and not 0 < plan.budget.quantile < 1:
@@ -225,11 +226,12 @@ def _spread(spread: dict[str, float]) -> Faults:
             yield ("spread", name), f"is less than {before}"
 
 
-def _fingerprint(fingerprint: Fingerprint | None, names: Sequence[str]) -> Faults:
+def _fingerprint(fingerprint: Fingerprint | None, names: Sequence[str], setting: Setting) -> Faults:
     if fingerprint is None:
         return
+    known = [*names, *([weights_name(setting.control)] if setting.control else [])]
     for name in fingerprint.weights:
-        yield from _known(name, names, ("fingerprint", "weights", name))
+        yield from _known(name, known, ("fingerprint", "weights", name))
 
 
 def _allocation(allocation: tuple[tuple[str, int], ...], names: Sequence[str], steps: int, place: Place) -> Faults:

@@ -14,7 +14,8 @@ from torch import nn
 from tstitch_cli import checkpoints, conversions, schedulers
 from tstitch_cli.conversions import Conversion, Tensors
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.models import OWN_DENOISERS, model_class
+from tstitch_cli.models import model_class
+from tstitch_cli.zoo.allowed import OWN_DENOISERS
 from tstitch_cli.zoo.entry import Component, Entry
 from tstitch_cli.zoo.registry import path_of
 

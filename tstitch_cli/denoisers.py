@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -14,14 +15,18 @@ import torch
 import transformers
 from torch import nn
 
-from tstitch_cli import caches, components, embeddings, hub, offload, running, schedulers, tasks
+from tstitch_cli import caches, components, embeddings, hub, hub_errors, offload, running, schedulers, tasks
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.devices import out_of_memory
+from tstitch_cli.fetch_command import fetch_command
 from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
+from tstitch_cli.zoo import converted
+from tstitch_cli.zoo.controls import Control, weights_name
 from tstitch_cli.zoo.entry import Entry, class_numbers, decided, largest
 from tstitch_cli.zoo.preflight import check, check_setting
+from tstitch_cli.zoo.registry import control_of
 
 EXAMPLES = (
     "a photograph of a lighthouse by the sea",
@@ -38,7 +43,7 @@ class Family:
     entries: tuple[Entry, ...]
     """Smallest first; each with the revision it was really loaded from."""
     weights: dict[str, str]
-    """Denoiser name -> what the fingerprint knows its weights by."""
+    """Denoiser name, `control NAME` for a ControlNet -> what the fingerprint knows its weights by."""
     denoisers: dict[str, nn.Module]
     pipeline: Any
     stitched: StitchedDenoiser
@@ -114,9 +119,12 @@ class Family:
         return {name: value for name, value in given.items() if name in accepted}
 
 
-def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = False) -> Family:
+def load(
+    entries: Sequence[Entry], setting: Setting, *, control: Control | None = None, random_weights: bool = False
+) -> Family:
     """Loads `entries`, smallest first; the pipeline is that of the one with most parameters, else of the last.
 
+    `control` is the setting's ControlNet at the commit to take; without it, at what its revision stands for now.
     `random_weights` builds all of it from the zoo's facts without its weights, to be timed; nothing is fetched.
 
     Raises UsageError where they cannot be stitched (before anything is loaded), BadFileError where weights are
@@ -127,14 +135,18 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
     _quiet()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
+    control = control or control_of(setting, entries)
+    fetching = partial(fetch_command, entries, setting.dtype, control, setting.embeddings)
     if not random_weights:
-        entries = tuple(hub.pinned(entry) for entry in entries)
+        converted.require(entries)
+        with hub_errors.advising(fetching):
+            entries = tuple(hub.pinned(entry) for entry in entries)
+            control = control and hub.pinned_control(control)
     host = largest(entries, setting.host)
     if not decided(entries):
         setting = replace(setting, host=host.name)
     parts = _without_weights() if random_weights else components
-    control = tasks.control_of(entries, host, setting)
-    with out_of_memory(setting):
+    with out_of_memory(setting), hub_errors.advising(fetching):
         loaded = {entry.name: parts.denoiser(entry, dtype) for entry in entries}
         pipeline = parts.pipeline(host, loaded[host.name], dtype)
         schedule = running.choose(entries, host, setting, pipeline.scheduler.config)
@@ -161,6 +173,8 @@ def load(entries: Sequence[Entry], setting: Setting, *, random_weights: bool = F
             tasks.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)
     weights = {entry.name: parts.digest_of(entry) for entry in entries}
+    if control is not None:
+        weights[weights_name(control.name)] = parts.digest_of(control)
     return Family(tuple(entries), weights, loaded, pipeline, stitched, setting, device, bridges)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tstitch_cli import strict_json
 from tstitch_cli.hub_errors import damaged, disk_full, not_here, telling
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Told what is fetched now, and the share of all that is done."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_Parts = Literal["all", "text"]
+"""Of a pipeline besides its denoiser: all its parts, or only the text encoders of those that have weights."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class File:
 
 @dataclass(frozen=True)
 class Missing:
-    """Files that one denoiser needs of one repository at one commit, and that are not on this disk."""
+    """Files that one denoiser or ControlNet needs of one repository at one commit, and that are not on this disk."""
 
     name: str
-    """The denoiser's."""
+    """The denoiser's or ControlNet's."""
     repository: str
     commit: str
     files: Mapping[str, File]
@@ -93,6 +95,19 @@ def pinned(entry: Entry) -> Entry:
     if entry.parts != entry.source and (other := place(entry.parts)):
         entry = replace(entry, parts=f"hub:{other[0]}@{commit_of(*other, needed.INDEX)}")
     return entry
+
+
+def pinned_control(control: Control, recorded: str | None = None) -> Control:
+    """`control` at the commit that a plan or picture `recorded`, else at what its revision stands for now.
+
+    What was recorded of a ControlNet that is not the hub's is its digest, and says nothing here.
+    Raises what `pinned` raises.
+    """
+    own = place(control.source)
+    if own is None:
+        return control
+    at = recorded if recorded is not None and _COMMIT.fullmatch(recorded) else control.revision
+    return replace(control, revision=commit_of(own[0], at, _config_path(control)))
 
 
 def commit_of(repository: str, revision: str | None, path: str) -> str:
@@ -147,18 +162,30 @@ def parameters(repository: str, commit: str, subfolder: str) -> int | None:
     return counted
 
 
-def missing(entries: Sequence[Entry], host: Entry, dtype: str) -> list[Missing]:
+def missing(
+    entries: Sequence[Entry],
+    host: Entry,
+    dtype: str,
+    *,
+    control: Control | None = None,
+    embeddings: str | None = None,
+) -> list[Missing]:
     """What has to be fetched to load `entries` in `dtype` into the pipeline of `host`; nothing is fetched but indexes.
 
-    Every denoiser needs its config and its safetensors weights, of the variant for the dtype where there is one; the
-    host's pipeline its other parts. Entries are `pinned`.
+    Every denoiser and the ControlNet `control` need config and safetensors weights, of the variant for the dtype where
+    there is one; the host's pipeline needs its other parts, and with `embeddings` "own" every denoiser its text
+    encoders. Entries and control are `pinned`.
 
     Raises:
         UsageError: a repository cannot be read, or its pipeline is made of classes that are not allowed.
         BadFileError: a repository has not what is needed, the hub cannot be reached, or something is missing that
             may not be fetched.
     """
-    return [each for entry in entries for each in _missing(entry, dtype, denoiser=True, parts=entry.name == host.name)]
+    found = [] if control is None else _missing(control, dtype, denoiser=True)
+    for entry in entries:
+        parts: _Parts | None = "all" if entry.name == host.name else None if embeddings is None else "text"
+        found += _missing(entry, dtype, denoiser=True, parts=parts)
+    return _allowed(found, dtype)
 
 
 def fetch(found: Sequence[Missing], progress: Progress) -> None:
@@ -187,16 +214,18 @@ def denoiser_folder(entry: Entry | Control, dtype: str) -> Path:
 
     Raises what `missing` and `fetch` raise.
     """
-    fetch(_missing(entry, dtype, denoiser=True, parts=False), _silent)
+    fetch(_allowed(_missing(entry, dtype, denoiser=True), dtype), _silent)
     return snapshot(*_at(entry.source, entry.revision, _config_path(entry))) / entry.subfolder
 
 
-def parts_folder(entry: Entry, dtype: str) -> Path:
+def parts_folder(entry: Entry, dtype: str, *, only_text: bool = False) -> Path:
     """The folder on this disk with the parts of the pipeline of an entry whose parts are a hub repository's.
+
+    `only_text` leaves out the weights of all but the text encoders.
 
     Raises what `missing` and `fetch` raise.
     """
-    fetch(_missing(entry, dtype, denoiser=False, parts=True), _silent)
+    fetch(_allowed(_missing(entry, dtype, denoiser=False, parts="text" if only_text else "all"), dtype), _silent)
     return snapshot(*_at(entry.parts, entry.revision if entry.parts == entry.source else None))
 
 
@@ -221,8 +250,8 @@ def snapshots(source: str, revision: str | None) -> list[Path]:
     return sorted((_repository_folder(found[0]) / "snapshots").glob("*"))
 
 
-def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: bool) -> list[Missing]:
-    """What is missing of one entry's denoiser, of its pipeline's parts, or of both."""
+def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: _Parts | None = None) -> list[Missing]:
+    """What is missing of a ControlNet, of one entry's denoiser, of its pipeline's `parts`, or of both."""
     wanted: dict[tuple[str, str], list[str]] = {}
     if denoiser and place(entry.source):
         at = _at(entry.source, entry.revision, _config_path(entry))
@@ -230,6 +259,8 @@ def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: bool)
     if parts and isinstance(entry, Entry) and place(entry.parts):
         at = _at(entry.parts, entry.revision if entry.parts == entry.source else None)
         named = allowed.parts(config(at[0], needed.INDEX, at[1]), f"{at[0]}, {needed.INDEX}", entry.component)
+        if parts == "text":
+            named = {name: part for name, part in named.items() if part.encodes_text(name) or not part.has_weights}
         files = needed.part_files(_listing(*at, entry.name), named, dtype, at[0])
         wanted[at] = list(dict.fromkeys([*wanted.get(at, ()), *files]))
     found = []
@@ -238,11 +269,23 @@ def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: bool)
         files_missing = {path: about[path] for path in paths if not (folder / path).is_file()}
         if files_missing:
             found.append(Missing(entry.name, repository, commit, files_missing))
+    return found
+
+
+def _allowed(found: Sequence[Missing], dtype: str) -> list[Missing]:
+    """`found`, each file once; raises BadFileError where it may not be fetched."""
     if found and offline():
         first = found[0]
-        called = f"{entry.name}@{first.commit}" if entry.name == first.repository else entry.name
+        called = f"{first.name}@{first.commit}" if first.name == first.repository else first.name
         raise not_here(called, list(first.files), dtype)
-    return found
+    once: list[Missing] = []
+    seen: set[tuple[str, str, str]] = set()
+    for each in found:
+        files = {path: file for path, file in each.files.items() if (each.repository, each.commit, path) not in seen}
+        seen |= {(each.repository, each.commit, path) for path in files}
+        if files:
+            once.append(replace(each, files=files))
+    return once
 
 
 def _at(source: str, revision: str | None, path: str = needed.INDEX) -> tuple[str, str]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+
+
+class NotHereError(BadFileError):
+    """Something that is not on this disk may not be fetched."""
+
 
 _AGAIN = "run the same command again: what has come whole is kept"
 _WITHOUT_INDEX = "a zoo entry can point at a denoiser alone: source, subfolder, and `parts` for the rest"
@@ -24,13 +29,21 @@ def telling(repository: str, revision: str | None, path: str | None) -> Iterator
         raise _told(error, repository, revision, path) from error
 
 
-def not_here(name: str, paths: Sequence[str], dtype: str | None) -> BadFileError:
+@contextmanager
+def advising(command: Callable[[], str]) -> Iterator[None]:
+    """Has a refusal for what is not on this disk advise the command that fetches all that is needed."""
+    try:
+        yield
+    except NotHereError as error:
+        raise NotHereError(error.message, hint=_advice(command())) from error
+
+
+def not_here(name: str, paths: Sequence[str], dtype: str | None) -> NotHereError:
     """The refusal to go on without files that may not be fetched."""
     some = ", ".join(paths[:2]) + (f" and {len(paths) - 2} more" if len(paths) > 2 else "")
-    return BadFileError(
+    return NotHereError(
         f"{name}: not on this disk{f' ({some})' if some else ''}, and nothing may be fetched",
-        hint=f"`tstitch fetch {name}{f' --dtype {dtype}' if dtype else ''}` fetches it; leave --offline out, and unset "
-        "HF_HUB_OFFLINE",
+        hint=_advice(f"tstitch fetch {name}{f' --dtype {dtype}' if dtype else ''}"),
     )
 
 
@@ -47,6 +60,10 @@ def disk_full(name: str, folder: Path, size: int, room: int) -> BadFileError:
 def damaged(repository: str, path: str) -> BadFileError:
     """A file whose bytes are not those that the hub has."""
     return BadFileError(f"{repository}: {path} came damaged and was deleted", hint=_AGAIN)
+
+
+def _advice(command: str) -> str:
+    return f"`{command}` fetches it; leave --offline out, and unset HF_HUB_OFFLINE"
 
 
 def _told(error: Exception, repository: str, revision: str | None, path: str | None) -> TstitchError:

@@ -6,31 +6,22 @@ from importlib import import_module
 from typing import Any
 
 from tstitch_cli.errors import UsageError
-
-OWN_DENOISERS = {
-    "LabelledUNet": "tstitch_cli.labelled_unet",
-    "OriginalDiT": "tstitch_cli.original_dit",
-    "UViTModel": "tstitch_cli.u_vit",
-}
-"""Architectures that diffusers has not: class -> module."""
+from tstitch_cli.zoo import allowed, folders
+from tstitch_cli.zoo.allowed import OWN_DENOISERS
 
 
 def model_class(name: str) -> Any:
-    """The class called `name`: a model of tstitch, a model or scheduler of diffusers, or a model of transformers.
+    """The class called `name`: a denoiser that can be stitched, or a part that pipelines may have beside it.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it is none of those, or the library that is installed has none of the name.
     """
-    if name in OWN_DENOISERS:
-        return getattr(import_module(OWN_DENOISERS[name]), name)
-    import diffusers
-    import transformers
-
-    found = getattr(diffusers, name, None) or getattr(transformers, name, None)
-    kinds = (diffusers.ModelMixin, diffusers.SchedulerMixin, transformers.PreTrainedModel)
-    if isinstance(found, type) and issubclass(found, kinds):
+    module = "diffusers" if name in folders.DENOISERS else allowed.library_of(name)
+    found = None if module is None else getattr(import_module(OWN_DENOISERS.get(name, module)), name, None)
+    if isinstance(found, type):
         return found
     raise UsageError(
         f"{name[:60]!r} is no class that tstitch runs",
-        hint="components are models and schedulers of diffusers, models of transformers, and tstitch's own denoisers",
+        hint="components are denoisers that can be stitched, and the usual autoencoders, text encoders and schedulers "
+        "of diffusers and transformers",
     )

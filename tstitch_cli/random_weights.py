@@ -20,6 +20,7 @@ from tstitch_cli import components
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.models import model_class
 from tstitch_cli.schema import RANDOM_WEIGHTS
+from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Entry
 
 _BLOCK = 2**20 + 7
@@ -95,8 +96,8 @@ def controlnet(denoiser: Any, dtype: torch.dtype) -> nn.Module:
     return fill(made, dtype)
 
 
-def digest_of(entry: Entry) -> str:
-    """What the fingerprint knows the weights of `entry` by: that they are random."""
+def digest_of(entry: Entry | Control) -> str:
+    """What the fingerprint knows the weights of a denoiser or ControlNet by: that they are random."""
     return RANDOM_WEIGHTS
 
 
@@ -131,7 +132,7 @@ def _build(part: Component, place: str) -> Any:
             if not issubclass(found, transformers.PreTrainedModel):
                 return found(**part.config)
             model = found(found.config_class(**part.config))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ImportError) as error:
         raise BadFileError(f"{place}: {part.model} cannot be built from this config: {error}") from error
     model.tie_weights()  # not where parameters are made empty, which would part them
     return model

@@ -15,8 +15,8 @@ from tstitch_cli.matching import Frame, Match, frame, known_steps, running
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.entry import Entry
 
-_THOUSANDTHS = ("AuraFlow", "Chroma", "Flux", "LongCatImage", "OvisImage", "QwenImage")
-"""What the names of pipelines begin with that show t / 1000 to their denoisers."""
+_THOUSANDTHS = ("FluxPipeline",)
+"""Pipelines that show t / 1000 to their denoisers."""
 
 
 def choose(entries: Sequence[Entry], host: Entry, setting: Setting, config: Mapping[str, Any]) -> Entry:
@@ -126,7 +126,7 @@ def _form(entry: Entry, denoiser: nn.Module) -> Form:
     config: Any = getattr(denoiser, "config", {})
     channels = config.get("out_channels")
     return Form(
-        time_unit=1e-3 if entry.pipeline.startswith(_THOUSANDTHS) else float(config.get("timestep_scale") or 1.0),
+        time_unit=1e-3 if entry.pipeline in _THOUSANDTHS else float(config.get("timestep_scale") or 1.0),
         learned_variance=channels is not None and channels == 2 * config.get("in_channels", 0),
         guidance="timestep_cond"
         if config.get("time_cond_proj_dim")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -14,13 +15,17 @@ from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import StaleError, UsageError
+from tstitch_cli.fetch_command import fetch_command
+from tstitch_cli.hub_errors import advising
 from tstitch_cli.images import save_picture
 from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.provenance import Provenance
 from tstitch_cli.schema import RANDOM_WEIGHTS, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
+from tstitch_cli.zoo import converted
+from tstitch_cli.zoo.controls import Control, weights_name
 from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.registry import Zoo
+from tstitch_cli.zoo.registry import Zoo, control_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,20 @@ def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
                 f"{denoiser.name} is only a name with a time, so there is nothing to draw with",
                 hint="plans made from --from-times or reference profiles are for looking at; profile real denoisers",
             )
-    return [hub.pinned(zoo.planned(denoiser)) for denoiser in planned]
+    entries = [zoo.planned(denoiser) for denoiser in planned]
+    converted.require(entries)
+    return [hub.pinned(entry) for entry in entries]
+
+
+def recorded_control(setting: Setting, weights: Mapping[str, str], entries: Sequence[Entry]) -> Control | None:
+    """The ControlNet of a plan or picture, one of the hub at the commit that stands among its `weights`.
+
+    Raises UsageError where there is none of its name or it does not fit `entries`, BadFileError where no commit stands
+    there and none can be looked up.
+    """
+    control = control_of(setting, entries)
+    with advising(partial(fetch_command, entries, setting.dtype, control, setting.embeddings)):
+        return control and hub.pinned_control(control, weights.get(weights_name(control.name)))
 
 
 def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:
@@ -88,11 +106,14 @@ def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:
         known_steps.refuse_broken(allocation, plan.denoisers)
 
 
-def check_fingerprint(plan: Plan, entries: Sequence[Entry], device: str) -> None:
+def check_fingerprint(plan: Plan, entries: Sequence[Entry], control: Control | None, device: str) -> None:
     """Raises StaleError where the plan was measured on another machine, with other versions or weights."""
     import torch
 
-    here = fingerprint.take(torch.device(device), {entry.name: components.digest_of(entry) for entry in entries})
+    weights = {entry.name: components.digest_of(entry) for entry in entries}
+    if control is not None:
+        weights[weights_name(control.name)] = components.digest_of(control)
+    here = fingerprint.take(torch.device(device), weights)
     fingerprint.require_same(plan.fingerprint, here, "the plan")
 
 

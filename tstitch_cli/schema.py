@@ -180,7 +180,7 @@ class Fingerprint:
     diffusers: str
     threads: int
     weights: dict[str, str]
-    """Denoiser name -> digest of its weights or its pinned revision, or RANDOM_WEIGHTS."""
+    """Denoiser name, `control NAME` for a ControlNet -> digest of its weights or its commit, or RANDOM_WEIGHTS."""
 
     @property
     def random(self) -> bool:

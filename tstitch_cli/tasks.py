@@ -12,20 +12,6 @@ from torch import nn
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo import controls
 from tstitch_cli.zoo.controls import Control
-from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.registry import Zoo
-
-
-def control_of(entries: Sequence[Entry], host: Entry, setting: Setting) -> Control | None:
-    """The ControlNet that `setting` names.
-
-    Raises UsageError where there is none of the name, or where it does not fit one of `entries` as far as is known.
-    """
-    if setting.control is None:
-        return None
-    control = controls.resolve(Zoo.load().controls, setting.control, host)
-    controls.check(control, entries)
-    return control
 
 
 def for_setting(

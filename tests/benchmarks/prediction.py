@@ -32,7 +32,7 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.sample import check_fingerprint, draw, entries_of, jobs, warm_up, work_of
+from tstitch_cli.sample import check_fingerprint, draw, entries_of, jobs, recorded_control, warm_up, work_of
 from tstitch_cli.schema import Plan, Profile, Row
 from tstitch_cli.trajectory import Batch
 
@@ -140,9 +140,10 @@ def main() -> None:
     indices = held_out(plan, profile, given.rows)
     entries = entries_of(plan.denoisers)
     resolve_device(plan.setting.device)
+    net = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
     if not given.allow_stale:
-        check_fingerprint(plan, entries, plan.setting.device)
-    family = load(entries, plan.setting)
+        check_fingerprint(plan, entries, net, plan.setting.device)
+    family = load(entries, plan.setting, control=net)
     facts = machine(family)
     seconds = measure(family, plan, indices, given.calls, given.seed, clock_for(family.device))
     checked = [_checked(plan, index, seconds[index]) for index in indices]

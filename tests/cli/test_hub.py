@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests import toys
+from tests import pipelines, toys
 from tests.hub_server import Fault, Hub, serving
 from tstitch_cli import hub as hub_module
 from tstitch_cli import provenance
@@ -42,6 +42,7 @@ UNET, VAE, TEXT = (
     "vae/diffusion_pytorch_model.safetensors",
     "text_encoder/model.safetensors",
 )
+NET = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,82 @@ def test_offline_tells_what_is_missing_and_the_command_that_fetches_it(
     assert (missing.exit_code, f"not on this disk ({VAE})" in said(missing)) == (3, True), missing.output
     assert f"`tstitch fetch test/large@{hub.main['test/large']} --dtype float32`" in said(missing)
     assert hub.requests == []
+
+
+GIVEN = ("--scheduler", "ddim", "--steps", "4", "--size", "16", "--max-time", "2s", "--device", "cpu")
+
+
+def test_a_controlnet_and_own_text_encoders_are_fetched_ahead_and_recorded(
+    hub: Hub, folders: Path, tmp_path: Path
+) -> None:
+    pipelines.controlnet(toys.tiny_unet(2)).save_pretrained(tmp_path / "net")
+    hub.push_folder("test/net", tmp_path / "net")
+    for seed, name in enumerate(("one", "two")):  # the ControlNet fits U-Nets of one shape only
+        shutil.copytree(folders / "small", tmp_path / name)
+        toys.tiny_unet(seed).save_pretrained(tmp_path / name / "unet")
+        hub.push_folder(f"test/{name}", tmp_path / name)
+    more = ("--control", "test/net", "--embeddings", "own")
+    offline = tstitch("profile", "test/one", "test/two", *GIVEN, *more, "--offline")
+    assert (offline.exit_code, "not on this disk" in said(offline)) == (3, True), offline.output
+
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    fetched = tstitch("fetch", "test/one", "test/two", *more, "--dtype", "float32")
+    assert fetched.exit_code == 0, fetched.output
+    assert f"test/net  hub:test/net at {hub.main['test/net']}" in fetched.stdout
+    assert f"test/net/{NET}" in hub.fetched()
+    assert {f"test/one/{TEXT}", f"test/two/{TEXT}"} <= hub.fetched()
+    assert len({f"test/one/{VAE}", f"test/two/{VAE}"} & hub.fetched()) == 1  # the host's alone
+    hub.requests.clear()
+    made = tstitch("profile", "test/one", "test/two", *GIVEN, *more, "--offline", "--out", "p.yaml")
+    assert made.exit_code == 0, made.output
+    assert hub.requests == []
+    before = hub.main["test/net"]
+    assert tstitch("plan", "--profile", "p.yaml", "--budget", "100%").exit_code == 0
+    plan = read_plan(Path("plan.yaml"))
+    assert plan.fingerprint is not None
+    assert plan.fingerprint.weights["control test/net"] == before
+
+    # The branch moves on: plan and picture are drawn with the commit that they name, and with no other.
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    hub.push("test/net", {NET: b"something else"})
+    pipelines.picture(2, 16).save(tmp_path / "edges.png")
+    drawn = tstitch("sample", "--prompt", "a fox", "--control", f"test/net={tmp_path / 'edges.png'}")
+    assert drawn.exit_code == 0, drawn.output
+    assert provenance.read(Path("pictures/000000.png")).weights["control test/net"] == before
+    again = tstitch("sample", "--from", "pictures/000000.png", "--out", "again")
+    assert again.exit_code == 0, again.output
+    assert Path("again/000000.png").read_bytes() == Path("pictures/000000.png").read_bytes()
+    assert hub.requests == []
+
+
+def test_offline_the_advised_command_fetches_all_of_the_run(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(here / "huggingface"))
+    refused = tstitch(
+        "profile", "sdxl", "ssd-1b", "--dtype", "float16", "--control", "canny", "--embeddings", "own", "--offline"
+    )
+    assert refused.exit_code == 3, refused.output
+    command = "`tstitch fetch ssd-1b sdxl --dtype float16 --control canny --embeddings own` fetches it"
+    assert command in said(refused)
+    assert "tstitch fetch sd14 bk-sdm-tiny --dtype" in said(tstitch("fetch", "sd14", "bk-sdm-tiny"))
+
+
+def test_what_is_to_be_converted_is_told_before_the_hub_is_asked(hub: Hub, here: Path) -> None:
+    profiled = tstitch("profile", "dit-s-256", "u-vit-h-256", "--offline")
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    for refused in (tstitch("fetch", "dit-xl-256", "u-vit-h-256", "dit-s-256"), profiled):
+        assert refused.exit_code == 3, refused.output
+        assert "have not been converted yet" in said(refused)
+        for name in ("dit-s-256", "u-vit-h-256"):
+            assert f"`tstitch convert {name} CHECKPOINT`" in said(refused)
+    assert hub.requests == []
+
+
+def test_on_a_cpu_what_profile_would_take_is_fetched(hub: Hub, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: None)
+    hub.push("test/large", {UNET.replace(".safe", ".fp16.safe"): (folders / "large" / UNET).read_bytes()})
+    assert tstitch("fetch", "test/large").exit_code == 0
+    assert {path for path in hub.fetched() if "/unet/diff" in path} == {f"test/large/{UNET}"}
 
 
 def test_a_cache_that_another_program_filled_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

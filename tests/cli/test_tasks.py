@@ -111,6 +111,15 @@ def test_image_to_image_and_inpainting_under_control(
     assert again.exit_code == 0, again.output
     assert Path("again/000000.png").read_bytes() == first.read_bytes()
 
+    # Another ControlNet under the same name draws no more by the plan, and none of its pictures again.
+    weights = net / "diffusion_pytorch_model.safetensors"
+    kept_bytes = weights.read_bytes()
+    weights.write_bytes(kept_bytes[:-4] + bytes(4))
+    for words in ((*sample, "other", *files), ("sample", "--from", first, "--out", "other")):
+        stale = tstitch(*words)
+        assert (stale.exit_code, f"weights of control {net}" in " ".join(stale.output.split())) == (5, True)
+    weights.write_bytes(kept_bytes)
+
     # The unmasked half is what the autoencoder makes of the picture, the masked one is not.
     nothing = tmp_path / "nothing.png"
     Image.new("L", (60, 40), 0).save(nothing)

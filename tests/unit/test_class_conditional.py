@@ -216,9 +216,11 @@ def test_a_class_is_meant_by_any_of_its_names_or_by_its_number() -> None:
 
 
 def test_what_is_no_known_class_is_not_made() -> None:
-    for name in ("Popen", "DiffusionPipeline", "", "os.system"):
+    strangers = ("Popen", "DiffusionPipeline", "", "os.system", "NoSuchScheduler")
+    for name in (*strangers, "UNet3DConditionModel", "LlamaForCausalLM", "CLIPTokenizer"):
         with pytest.raises(UsageError, match="no class that tstitch runs"):
             model_class(name)
+    assert model_class("DDIMScheduler").__name__ == "DDIMScheduler"
 
 
 @pytest.mark.parametrize("names", [("dit-s-256", "dit-xl-256"), ("ldm-s-256", "ldm-256"), ("dit-s-256", "u-vit-h-256")])

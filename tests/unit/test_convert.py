@@ -19,6 +19,7 @@ from tstitch_cli import checkpoints, components
 from tstitch_cli.convert import CONVERSIONS, convert
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.models import model_class
+from tstitch_cli.zoo import converted
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.folders import from_folder
 from tstitch_cli.zoo.registry import Zoo, is_here
@@ -156,9 +157,10 @@ def test_after_conversion_the_name_works(home: Path) -> None:
     entry = toys.tiny("ldm-256")
     assert not is_here(entry)
     with pytest.raises(BadFileError, match="not been converted") as caught:
-        components.denoiser(entry, torch.float32)
+        converted.require([entry])
     assert "tstitch convert ldm-256 " in str(caught.value.hint)
     folder = convert(entry, saved(home / "x.ckpt", {"state_dict": ldm() | within(vq(), "first_stage_model.")}))
+    converted.require([entry])
     assert is_here(entry)
     assert is_here(Zoo.load().entries["ldm-256"])
     assert sorted(path.name for path in folder.iterdir()) == ["model_index.json", "scheduler", "unet", "vae"]
@@ -276,6 +278,15 @@ def test_what_cannot_be_meant_is_refused(home: Path) -> None:
         convert(toys.tiny("dit-s-256"), saved(home / "x.pt", dit()), autoencoder=home / "x.pt")
     with pytest.raises(BadFileError, match="no such file"):
         convert(toys.tiny("dit-s-256"), home / "none.pt")
+    with pytest.raises(BadFileError, match=f"{home}: is a directory"):
+        convert(toys.tiny("dit-s-256"), home)
+
+
+def test_what_is_missing_in_a_pickle_is_told_with_its_name(home: Path) -> None:
+    path = home / "x.pt"
+    path.write_bytes(b"\x80\x02h\x65.")  # asks for what was put away under 101, where nothing was
+    with pytest.raises(BadFileError, match=r"can be read: KeyError: 101"):
+        convert(toys.tiny("dit-s-256"), path)
 
 
 def test_what_is_there_is_kept_unless_told_otherwise_and_whatever_fails(

@@ -347,6 +347,21 @@ def test_a_hand_edited_profile(change: tuple[str, str], fault: str) -> None:
     assert any(fault in line for line in found), found
 
 
+def test_a_controlnet_of_the_setting_stands_among_the_weights() -> None:
+    profile = measured()
+    assert profile.fingerprint is not None
+    weights = {**profile.fingerprint.weights, "control canny": "abc"}
+    fingerprint = replace(profile.fingerprint, weights=weights)
+    assert not list(
+        faults_of_profile(
+            replace(profile, fingerprint=fingerprint, setting=replace(profile.setting, control="canny")),
+        )
+    )
+    assert [place for place, _ in faults_of_profile(replace(profile, fingerprint=fingerprint))] == [
+        ("fingerprint", "weights", "control canny")
+    ]
+
+
 def test_denoisers_stand_cheapest_first() -> None:
     profile = measured()
     found = edited(render(replace(profile, denoisers=profile.denoisers[::-1]), PROFILE_SCHEMA))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.fetch_command import fetch_command
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.zoo import registry
+from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import class_numbers
 from tstitch_cli.zoo.preflight import check
 from tstitch_cli.zoo.registry import Zoo, is_here, path_of
@@ -236,6 +239,23 @@ def test_a_plans_denoiser_is_found_by_name_or_by_its_source() -> None:
     assert (known.name, known.revision) == ("sd14", "a" * 40)
     with pytest.raises(UsageError):
         zoo.planned(PlannedDenoiser("fashion-s", "bundled:elsewhere", None))
+
+
+def test_a_zoo_name_may_have_another_revision() -> None:
+    zoo = Zoo.load()
+    assert zoo.resolve("sd14@main") == replace(zoo.entries["sd14"], revision="main")
+    with pytest.raises(UsageError, match="no denoiser 'fashion-s@main'"):
+        zoo.resolve("fashion-s@main")
+
+
+def test_the_command_that_fetches_names_what_the_command_line_takes() -> None:
+    zoo = Zoo.load()
+    sd14, dit = zoo.entries["sd14"], zoo.entries["dit-s-256"]
+    other = replace(sd14, name="mine", source="hub:some/one", revision="b" * 40)
+    entries = [zoo.entries["fashion-s"], sd14, replace(sd14, revision="a" * 40), other, dit]
+    command = fetch_command(entries, "float16", Control("my net", "folder:/my net"), None)
+    named = f"sd14 sd14@{'a' * 40} some/one@{'b' * 40} dit-s-256"
+    assert command == f"tstitch fetch {named} --dtype float16 --control 'my net'"
 
 
 def test_class_names_become_numbers_and_strange_ones_get_the_near() -> None:

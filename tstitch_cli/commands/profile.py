@@ -155,7 +155,7 @@ def profile(
     )
     check_setting(entries, setting)
     if control is not None:
-        zoo.check_control(control, entries)
+        zoo.control(control, entries)
     vram_bytes = None if vram is None else parse_bytes(vram)
     residency.check(setting, vram_bytes)
     if vram_bytes is not None:
@@ -190,12 +190,14 @@ def measure_and_save(
 ) -> Profile:
     """Loads (within `vram_bytes`), measures, writes and shows; refuses an existing `path` before any work is done."""
     from tstitch_cli.files import refuse_existing
+    from tstitch_cli.zoo.registry import control_of
 
     refuse_existing(path, overwrite=overwrite)
+    net = control_of(setting, entries)
     with steps_bar() as bar:
         if not random_weights:
             with _mentioning_random_weights(entries):
-                entries = fetch_missing(entries, setting.dtype, bar)
+                entries, net = fetch_missing(entries, setting.dtype, bar, net, setting.embeddings)
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
@@ -205,7 +207,7 @@ def measure_and_save(
         from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        loading = partial(load, random_weights=random_weights)
+        loading = partial(load, control=net, random_weights=random_weights)
         with _mentioning_random_weights(entries):
             if vram_bytes is None:
                 family = loading(entries, setting)

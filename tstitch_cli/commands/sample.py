@@ -120,7 +120,7 @@ def draw_plan(
     from dataclasses import replace
 
     from tstitch_cli.inputs import NOTHING
-    from tstitch_cli.sample import check_fingerprint, jobs, warm_up, work_of
+    from tstitch_cli.sample import check_fingerprint, jobs, recorded_control, warm_up, work_of
 
     work, pictures, given = work_of(plan, row), jobs(prompts, count), given or NOTHING
     targets = targets_of(prompts, count, folder, grid=grid, sweep=sweep, frames=plan.setting.frames)
@@ -134,9 +134,11 @@ def draw_plan(
         from tstitch_cli.trajectory import Batch
 
         resolve_device(plan.setting.device)
+        net = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
         if not allow_stale:
-            check_fingerprint(plan, entries, plan.setting.device)
-        family = merge(load(fetch_missing(entries, plan.setting.dtype, bar), plan.setting), loras)
+            check_fingerprint(plan, entries, net, plan.setting.device)
+        entries, net = fetch_missing(entries, plan.setting.dtype, bar, net, plan.setting.embeddings)
+        family = merge(load(entries, plan.setting, control=net), loras)
         clock = clock_for(family.device)
         first = pictures[: plan.setting.batch_size]
         batch = Batch(tuple(p for _, p in first), tuple(i for i, _ in first), seed, negative_prompt, given)
@@ -263,7 +265,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     from tstitch_cli.images import save_picture
     from tstitch_cli.lora import again as loras_again
     from tstitch_cli.lora import merge
-    from tstitch_cli.sample import entries_of, paths_of
+    from tstitch_cli.sample import entries_of, paths_of, recorded_control
 
     made = provenance.read(png)
     targets = paths_of(folder, made.index, made.setting.frames)
@@ -272,7 +274,8 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     given, loras = inputs.again(made.setting, made.files, str(png)), loras_again(made.files, str(png))
     entries = entries_of(made.denoisers)
     with steps_bar() as bar:
-        entries = fetch_missing(entries, made.setting.dtype, bar)
+        net = recorded_control(made.setting, made.weights, entries)
+        entries, net = fetch_missing(entries, made.setting.dtype, bar, net, made.setting.embeddings)
         bar("loading " + ", ".join(d.name for d in made.denoisers), 0.0)
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
@@ -281,7 +284,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
         from tstitch_cli.sample import redraw
 
         resolve_device(made.setting.device)
-        family = merge(load(entries, made.setting), loras)
+        family = merge(load(entries, made.setting, control=net), loras)
         if not allow_stale:
             require_same_weights(made.weights, family.weights, str(png))
         bar("drawing", 0.5)

@@ -9,36 +9,25 @@ from typing import Any
 
 from tstitch_cli.errors import BadFileError, UsageError
 
+OWN_DENOISERS = {
+    "LabelledUNet": "tstitch_cli.labelled_unet",
+    "OriginalDiT": "tstitch_cli.original_dit",
+    "UViTModel": "tstitch_cli.u_vit",
+}
+"""Architectures that diffusers has not: class -> module."""
 _MODELS = {
     "diffusers": {
         "AutoencoderDC",
         "AutoencoderKL",
-        "AutoencoderKLCogVideoX",
-        "AutoencoderKLFlux2",
-        "AutoencoderKLHunyuanVideo",
-        "AutoencoderKLLTXVideo",
-        "AutoencoderKLMochi",
-        "AutoencoderKLQwenImage",
         "AutoencoderKLWan",
-        "AutoencoderTiny",
         "VQModel",
     },
     "transformers": {
-        "BertModel",
         "CLIPTextModel",
         "CLIPTextModelWithProjection",
         "CLIPVisionModelWithProjection",
         "Gemma2ForCausalLM",
         "Gemma2Model",
-        "GemmaForCausalLM",
-        "GemmaModel",
-        "GlmModel",
-        "LlamaForCausalLM",
-        "LlamaModel",
-        "Mistral3ForConditionalGeneration",
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3ForCausalLM",
-        "Qwen3Model",
         "SiglipVisionModel",
         "T5EncoderModel",
         "UMT5EncoderModel",
@@ -48,8 +37,8 @@ _MODELS = {
 _WITHOUT_WEIGHTS = {
     "diffusers": re.compile(r"[A-Z]\w*Scheduler", re.ASCII),
     "transformers": re.compile(
-        r"(?:Bert|CLIP|Gemma|Llama|Qwen2|T5|PreTrained)Tokenizer(?:Fast)?|TokenizersBackend"
-        r"|(?:CLIP|Siglip)ImageProcessor(?:Fast|Pil)?|CLIPFeatureExtractor|Qwen2_5_VLProcessor|PixtralProcessor",
+        r"(?:CLIP|Gemma|T5|PreTrained)Tokenizer(?:Fast)?|TokenizersBackend"
+        r"|(?:CLIP|Siglip)ImageProcessor(?:Fast|Pil)?|CLIPFeatureExtractor",
         re.ASCII,
     ),
 }
@@ -66,6 +55,10 @@ class Part:
     model: str
     """The class's name."""
     has_weights: bool
+
+    def encodes_text(self, name: str) -> bool:
+        """Whether the part, called `name` in its pipeline, is a text encoder."""
+        return self.has_weights and name.startswith("text_encoder")
 
 
 def parts(index: Mapping[str, Any], where: str, besides: str) -> dict[str, Part]:
@@ -90,6 +83,16 @@ def parts(index: Mapping[str, Any], where: str, besides: str) -> dict[str, Part]
         else:
             raise foreign(where, f"{name[:60]}: {library[:60]}.{model[:60]}")
     return found
+
+
+def library_of(model: str) -> str | None:
+    """The library whose part of a pipeline the class called `model` is; None where it is none of those allowed.
+
+    Of what has no weights these are the schedulers alone.
+    """
+    if _WITHOUT_WEIGHTS["diffusers"].fullmatch(model):
+        return "diffusers"
+    return next((library for library in ("diffusers", "transformers") if model in _MODELS[library]), None)
 
 
 def refuse_code(config: Mapping[str, Any], where: str) -> None:

@@ -16,7 +16,7 @@ from tstitch_cli.zoo.entry import Entry
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """Those whose denoisers take ControlNets."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,19 @@ class Control:
     residuals: tuple[int, ...] | None = None
     """Channels of the feature maps that it adds to a denoiser's way down, outermost first."""
     revision: str | None = None
+    """The commit, branch or tag of a hub source; None is the main branch."""
     subfolder: str = ""
+
+
+def weights_name(control: str) -> str:
+    """What the weights of the ControlNet of a setting stand under in a fingerprint, beside the denoisers'."""
+    return f"control {control}"
 
 
 def resolve(known: Iterable[Control], name: str, host: Entry) -> Control:
     """The ControlNet that `name` stands for beside `host`: a known one, a local folder, or a hub id.
+
+    A hub id may name its commit, branch or tag: `owner/name@revision`.
 
     Raises:
         UsageError: there is none; the hint has those that are known for the host.
@@ -49,8 +57,8 @@ def resolve(known: Iterable[Control], name: str, host: Entry) -> Control:
     path = Path(os.path.expanduser(name.removeprefix("folder:")))
     if path.is_dir():
         return _from_folder(name, path)
-    if _HUB_ID.fullmatch(name.removeprefix("hub:")):
-        return Control(name, "hub:" + name.removeprefix("hub:"))
+    if hub_id := _HUB_ID.fullmatch(name.removeprefix("hub:")):
+        return Control(name, f"hub:{hub_id[1]}", revision=hub_id[2])
     near = difflib.get_close_matches(name, fitting, n=1)
     raise UsageError(
         f"there is no ControlNet {name!r} for {host.name}, and no folder or hub id either",

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from tstitch_cli import hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.models import OWN_DENOISERS
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from tstitch_cli.zoo import allowed
+from tstitch_cli.zoo.allowed import OWN_DENOISERS
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
 from tstitch_cli.zoo.needed import INDEX
 from tstitch_cli.zoo.weights import parameters_in

@@ -13,12 +13,12 @@ from typing import Literal, TypeVar
 from tstitch_cli import documents, hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schedulers import SCHEDULERS
-from tstitch_cli.schema import PlannedDenoiser
+from tstitch_cli.schema import PlannedDenoiser, Setting
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import allowed, architectures, controls, folders, needed
+from tstitch_cli.zoo import allowed, architectures, controls, converted, folders, needed
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.controls import Control
-from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise
+from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise, largest
 
 Facts = TypeVar("Facts", "FamilyFacts", "DenoiserFacts")
 
@@ -111,7 +111,8 @@ class Zoo:
     def resolve(self, name: str) -> Entry:
         """The entry for a zoo name, else for a local diffusers folder, else for a hub id (`owner/name[@revision]`).
 
-        Sources as entries write them (`hub:owner/name`, `folder:/path`) are taken too.
+        Sources as entries write them (`hub:owner/name`, `folder:/path`) are taken too, and after the zoo's name of a
+        hub's denoiser an `@` and another revision of it.
 
         Raises:
             UsageError: there is none; the hint has the near names.
@@ -119,6 +120,9 @@ class Zoo:
         """
         if name in self.entries:
             return _with_scaling(self.entries[name])
+        base, _, revision = name.partition("@")
+        if revision and base in self.entries and hub.place(self.entries[base].source):
+            return replace(_with_scaling(self.entries[base]), revision=revision)
         kind, _, rest = name.partition(":")
         given = rest if kind in ("hub", "folder") and rest else name
         path = os.path.expanduser(given)
@@ -146,9 +150,14 @@ class Zoo:
             entry = self.resolve(f"{denoiser.source}@{denoiser.revision}" if pinned else denoiser.source)
         return replace(entry, name=denoiser.name, revision=denoiser.revision or entry.revision)
 
-    def check_control(self, name: str, entries: Sequence[Entry]) -> None:
-        """Returns where the ControlNet that `name` stands for fits all of `entries`; raises UsageError elsewhere."""
-        controls.check(controls.resolve(self.controls, name, entries[-1]), entries)
+    def control(self, name: str, entries: Sequence[Entry]) -> Control:
+        """The ControlNet that `name` stands for beside the largest of `entries`.
+
+        Raises what `controls.resolve` raises, and UsageError where it does not fit one of `entries` as far as is known.
+        """
+        found = controls.resolve(self.controls, name, largest(entries))
+        controls.check(found, entries)
+        return found
 
     def _with_known_space(self, entry: Entry) -> Entry:
         """A latent space that the zoo knows is called by the zoo's name, which is another for another conditioning."""
@@ -157,6 +166,11 @@ class Zoo:
             if alike and _facts(known.latent_space) == _facts(entry.latent_space):
                 return replace(entry, latent_space=known.latent_space)
         return entry
+
+
+def control_of(setting: Setting, entries: Sequence[Entry]) -> Control | None:
+    """The ControlNet that `setting` names, None where there is none; raises what `Zoo.control` raises."""
+    return None if setting.control is None else Zoo.load().control(setting.control, entries)
 
 
 def user_file() -> Path | None:
@@ -177,16 +191,9 @@ def path_of(source: str) -> Path:
     """
     kind, _, rest = source.partition(":")
     if _SOURCE.fullmatch(source) and kind != "hub":
-        above = {"bundled": BUNDLED, "converted": converted_folder()}
+        above = {"bundled": BUNDLED, "converted": converted.folder()}
         return above[kind] / rest if kind in above else Path(rest)
     raise UsageError(f"{source!r} is no local folder", hint="sources begin with bundled:, hub:, folder: or converted:")
-
-
-def converted_folder() -> Path:
-    """Where `tstitch convert` puts what it makes, in the user's data folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("tstitch")) / "converted"
 
 
 def is_here(entry: Entry) -> bool:

@@ -1,0 +1,36 @@
+"""The `tstitch fetch` command that fetches, ahead of a run, all that the run needs of the hub."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from tstitch_cli import hub
+from tstitch_cli.zoo.controls import Control
+from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.zoo.registry import Zoo
+
+
+def fetch_command(entries: Sequence[Entry], dtype: str, control: Control | None, embeddings: str | None) -> str:
+    """The command for `entries` in `dtype` with the ControlNet `control`; `embeddings` are a setting's."""
+    known = Zoo.load().entries
+    named = [_argument(entry, known.get(entry.name)) for entry in entries if _of_hub(entry)]
+    words = ["tstitch", "fetch", *(named or [entry.name for entry in entries]), "--dtype", dtype]
+    if control is not None:
+        words += ["--control", control.name]
+    if embeddings is not None:
+        words += ["--embeddings", embeddings]
+    return shlex.join(words)
+
+
+def _of_hub(entry: Entry) -> bool:
+    return any(hub.place(source) for source in (entry.source, entry.parts))
+
+
+def _argument(entry: Entry, known: Entry | None) -> str:
+    """How the command line names `entry`: by the zoo's name where that is the same denoiser, with its own commit."""
+    own = hub.place(entry.source)
+    if known is not None and known.source == entry.source:
+        same = own is None or entry.revision in (None, known.revision)
+        return entry.name if same else f"{entry.name}@{entry.revision}"
+    return entry.name if own is None else f"{own[0]}@{entry.revision}" if entry.revision else own[0]
