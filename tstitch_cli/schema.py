@@ -51,6 +51,8 @@ class Setting:
     """Of a video; None draws stills."""
     compiled: bool = False
     """The denoisers are compiled (torch.compile) before the first call."""
+    host: str | None = None
+    """The denoiser whose pipeline is run, where the numbers of parameters do not tell which is the largest."""
 
     @property
     def taken(self) -> int:
@@ -73,6 +75,7 @@ class Setting:
         said += [f"{self.dtype} on {self.device}"]
         said += ["inpainting"] * self.inpaint + ([f"ControlNet {self.control}"] if self.control else [])
         said += [f"noise schedule of {self.schedule}"] if self.schedule else []
+        said += [f"pipeline of {self.host}"] if self.host else []
         said += [f"text embeddings: {self.embeddings}"] if self.embeddings else []
         for spec in self.accelerate:
             name, _, parameters = spec.partition(":")

@@ -79,6 +79,40 @@ def test_a_miss_gets_the_near_names() -> None:
             profiles.find(path)
 
 
+def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
+    usual = Setting(50, "pndm", 7.5, 1, 512, "float16", "cuda")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"steps": 25},
+        {"scheduler": "ddim"},
+        {"guidance": 5.0},
+        {"guidance": 7.0},
+        {"batch_size": 2},
+        {"size": 768},
+        {"dtype": "bfloat16"},
+        {"device": "cpu"},
+        {"embeddings": "own"},
+        {"accelerate": ("deepcache:interval=3:branch=0",)},
+        {"accelerate": ("deepcache:interval=2:branch=0",)},
+        {"accelerate": ("deepcache:interval=3:branch=2",)},
+        {"offload": True},
+        {"strength": 0.6},
+        {"strength": 0.6, "inpaint": True},
+        {"strength": 0.6, "inpaint": True, "control": "inpaint"},
+        {"control": "canny"},
+        {"frames": 9},
+        {"compiled": True},
+    ]
+    # The schedule and the host follow from the denoisers and the rest: nobody chooses them.
+    assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule", "host"}
+    names = {profiles.file_name("stable-diffusion", replace(usual, **change)) for change in changes}
+    assert len(names) == len(changes)
+    deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
+    assert profiles.file_name("stable-diffusion", deep) == (
+        "cuda-stable-diffusion-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "setting", "name"),
     [
@@ -109,40 +143,6 @@ def test_a_miss_gets_the_near_names() -> None:
 )
 def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
     assert profiles.file_name(family, setting) == name
-
-
-def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
-    usual = Setting(50, "pndm", 7.5, 1, 512, "float16", "cuda")
-    changes: list[dict[str, Any]] = [
-        {},
-        {"steps": 25},
-        {"scheduler": "ddim"},
-        {"guidance": 5.0},
-        {"guidance": 7.0},
-        {"batch_size": 2},
-        {"size": 768},
-        {"dtype": "bfloat16"},
-        {"device": "cpu"},
-        {"embeddings": "own"},
-        {"accelerate": ("deepcache:interval=3:branch=0",)},
-        {"accelerate": ("deepcache:interval=2:branch=0",)},
-        {"accelerate": ("deepcache:interval=3:branch=2",)},
-        {"offload": True},
-        {"strength": 0.6},
-        {"strength": 0.6, "inpaint": True},
-        {"strength": 0.6, "inpaint": True, "control": "inpaint"},
-        {"control": "canny"},
-        {"frames": 9},
-        {"compiled": True},
-    ]
-    # The schedule follows from the denoisers and the rest: nobody chooses it.
-    assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule"}
-    names = {profiles.file_name("stable-diffusion", replace(usual, **change)) for change in changes}
-    assert len(names) == len(changes)
-    deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
-    assert profiles.file_name("stable-diffusion", deep) == (
-        "cuda-stable-diffusion-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
-    )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
