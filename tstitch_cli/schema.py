@@ -49,10 +49,10 @@ class Setting:
     """The ControlNet that steers the denoisers: a name of the zoo, a folder or a hub id."""
     frames: int | None = None
     """Of a video; None draws stills."""
-    compiled: bool = False
-    """The denoisers are compiled (torch.compile) before the first call."""
     host: str | None = None
     """The denoiser whose pipeline is run, where the numbers of parameters do not tell which is the largest."""
+    compiled: bool = False
+    """The denoisers are compiled (torch.compile) before the first call."""
 
     @property
     def taken(self) -> int:

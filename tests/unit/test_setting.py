@@ -53,8 +53,8 @@ OTHERWISE: dict[str, object] = {
     "inpaint": True,
     "control": "canny",
     "frames": 9,
-    "compiled": True,
     "host": "fashion-xl",
+    "compiled": True,
 }
 """Every field of a setting, as it is not in SETTING."""
 
