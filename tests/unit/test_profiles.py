@@ -79,6 +79,38 @@ def test_a_miss_gets_the_near_names() -> None:
             profiles.find(path)
 
 
+@pytest.mark.parametrize(
+    ("family", "setting", "name"),
+    [
+        ("fashion", Setting(20, "ddim", 1.25, 8, 32, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
+        (
+            "stable-diffusion",
+            Setting(
+                50,
+                "pndm",
+                7.5,
+                1,
+                512,
+                "float16",
+                "cuda",
+                accelerate=("deepcache:interval=3:branch=0", "tome:ratio=0.5"),
+                offload=True,
+            ),
+            "cuda-stable-diffusion-pndm50-b1-f16-deepcache-tome-offload.yaml",
+        ),
+        (
+            "sd",
+            Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"),
+            "nvidia-h100-sd-pndm50-b1-bf16-512px-g7.5.yaml",
+        ),
+        ("imported", Setting(100, "unknown", 1, 1, 0, "unknown", "imported"), "imported-100steps-b1.yaml"),
+        ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1-g0.yaml"),
+    ],
+)
+def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
+    assert profiles.file_name(family, setting) == name
+
+
 def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     usual = Setting(50, "pndm", 7.5, 1, 512, "float16", "cuda")
     changes: list[dict[str, Any]] = [
@@ -111,38 +143,6 @@ def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     assert profiles.file_name("stable-diffusion", deep) == (
         "cuda-stable-diffusion-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
     )
-
-
-@pytest.mark.parametrize(
-    ("family", "setting", "name"),
-    [
-        ("fashion", Setting(20, "ddim", 1.25, 8, 32, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
-        (
-            "stable-diffusion",
-            Setting(
-                50,
-                "pndm",
-                7.5,
-                1,
-                512,
-                "float16",
-                "cuda",
-                accelerate=("deepcache:interval=3:branch=0", "tome:ratio=0.5"),
-                offload=True,
-            ),
-            "cuda-stable-diffusion-pndm50-b1-f16-deepcache-tome-offload.yaml",
-        ),
-        (
-            "sd",
-            Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"),
-            "nvidia-h100-sd-pndm50-b1-bf16-512px-g7.5.yaml",
-        ),
-        ("imported", Setting(100, "unknown", 1, 1, 0, "unknown", "imported"), "imported-100steps-b1.yaml"),
-        ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1-g0.yaml"),
-    ],
-)
-def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
-    assert profiles.file_name(family, setting) == name
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
