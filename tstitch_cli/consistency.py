@@ -172,8 +172,9 @@ def _setting(setting: Setting, names: Sequence[str]) -> Faults:
         )
     if setting.frames is not None and not 1 <= setting.frames <= MAX_FRAMES:
         yield ("setting", "frames"), f"must be from 1 to {MAX_FRAMES}, is {setting.frames}"
-    if setting.schedule is not None:
-        yield from _known(setting.schedule, names, ("setting", "schedule"))
+    for part in ("schedule", "host"):
+        if (name := getattr(setting, part)) is not None:
+            yield from _known(name, names, ("setting", part))
     if setting.embeddings not in (None, "own"):
         yield ("setting", "embeddings"), f"must be own or nothing, is {setting.embeddings}"
     try:

@@ -75,6 +75,7 @@ class Setting:
         said += [f"{self.dtype} on {self.device}"]
         said += ["inpainting"] * self.inpaint + ([f"ControlNet {self.control}"] if self.control else [])
         said += [f"noise schedule of {self.schedule}"] if self.schedule else []
+        said += [f"pipeline of {self.host}"] if self.host else []
         said += [f"text embeddings: {self.embeddings}"] if self.embeddings else []
         for spec in self.accelerate:
             name, _, parameters = spec.partition(":")

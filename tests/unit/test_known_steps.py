@@ -113,6 +113,7 @@ def test_what_a_denoiser_knows_must_lie_within_the_trajectory() -> None:
     [
         ({"schedule": "small", "embeddings": "own"}, []),
         ({"schedule": "gone"}, [("setting", "schedule")]),
+        ({"host": "gone"}, [("setting", "host")]),
         ({"embeddings": "large"}, [("setting", "embeddings")]),
     ],
 )

@@ -53,6 +53,7 @@ OTHERWISE: dict[str, object] = {
     "inpaint": True,
     "control": "canny",
     "frames": 9,
+    "host": "fashion-xl",
     "compiled": True,
 }
 """Every field of a setting, as it is not in SETTING."""
@@ -66,8 +67,8 @@ def test_the_words_say_every_field() -> None:
     assert len(each | {plain}) == len(OTHERWISE) + 1
     assert Setting(**OTHERWISE).words == (  # type: ignore[arg-type]
         "15 of 25 steps of pndm (strength 0.6), guidance 3, batch of 2, 64 x 64 px, 9 frames, bfloat16 on cuda:1, "
-        "inpainting, ControlNet canny, noise schedule of fashion-s, text embeddings: own, tome (ratio 0.5), "
-        "parts in turn, compiled"
+        "inpainting, ControlNet canny, noise schedule of fashion-s, pipeline of fashion-xl, "
+        "text embeddings: own, tome (ratio 0.5), parts in turn, compiled"
     )
 
 
