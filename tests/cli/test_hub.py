@@ -174,9 +174,9 @@ def test_a_controlnet_and_own_text_encoders_are_fetched_ahead_and_recorded(
 ) -> None:
     pipelines.controlnet(toys.tiny_unet(2)).save_pretrained(tmp_path / "net")
     hub.push_folder("test/net", tmp_path / "net")
-    for seed, name in enumerate(("one", "two")):  # the ControlNet fits U-Nets of one shape only
+    for seed, name in enumerate(("one", "two")):  # of other sizes, but with the feature maps of the ControlNet
         shutil.copytree(folders / "small", tmp_path / name)
-        toys.tiny_unet(seed).save_pretrained(tmp_path / name / "unet")
+        toys.tiny_unet(seed, transformer_layers_per_block=1 + seed).save_pretrained(tmp_path / name / "unet")
         hub.push_folder(f"test/{name}", tmp_path / name)
     more = ("--control", "test/net", "--embeddings", "own")
     offline = tstitch("profile", "test/one", "test/two", *GIVEN, *more, "--offline")
