@@ -49,8 +49,11 @@ def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
     assert made.setting.steps == 10
     assert made.fingerprint is not None
     assert set(made.fingerprint.weights) == set(FAMILY)
-    assert len(made.validation) == 3
-    assert all(check.measured_s.count == 3 for check in made.validation)
+    # Three checks of three calls each where the time suffices, and always one.
+    assert 1 <= len(made.validation) <= 3
+    assert all(1 <= check.measured_s.count <= 3 for check in made.validation)
+    assert made.agreement is not None
+    assert (made.agreement.largest, set(made.agreement.denoisers)) == (FAMILY[-1], set(FAMILY[:-1]))
 
 
 def test_the_plan_keeps_the_budget(job: Path) -> None:
