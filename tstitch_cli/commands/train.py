@@ -34,7 +34,7 @@ def train(
     ] = True,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Draw captioned pictures of the tiny Stable Diffusion's data, and train nothing."),
+        typer.Option(help="Only draw pictures of the tiny Stable Diffusion's data."),
     ] = None,
 ) -> None:
     """Train the bundled families again: classifier, autoencoder, then the denoisers.

@@ -1,4 +1,4 @@
-"""Trains the Fashion-MNIST family in order: classifier, autoencoder, latents, denoisers; each part is kept once done."""
+"""Trains the Fashion-MNIST family: classifier, autoencoder, latents, denoisers; each part is kept once done."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tstitch_cli.training.text_to_image import NOISE, CaptionTable, Examples, Te
 from tstitch_cli.training.vocabulary import write_tokenizer
 from tstitch_cli.training.workshop import Workshop, half, shortened
 
-PICTURES = 100_000
+PICTURES = 60_000
 AUTOENCODER = Shape(channels=3, side=SIDE, widths=(16, 32, 64, 96), groups=8)
 LARGE = "tiny-sd"
 SHAPES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def write_tokenizer(words: Iterable[str], folder: Path) -> Any:
     letters = sorted(ByteLevel.alphabet())
     tokens = letters + [letter + "</w>" for letter in letters]
     merges = []
-    known = {tuple([*piece[:-1], piece[-1] + "</w>"]) for piece in pieces}
+    known = {(*piece[:-1], piece[-1] + "</w>") for piece in pieces}
     while pairs := _pairs(known):
         # The commonest pair first, as byte-pair encoding learns them; ties by spelling, so that order says nothing.
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -48,7 +49,7 @@ def write_tokenizer(words: Iterable[str], folder: Path) -> Any:
 def _pairs(words: Iterable[tuple[str, ...]]) -> dict[tuple[str, str], int]:
     counts: dict[tuple[str, str], int] = {}
     for word in words:
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             counts[pair] = counts.get(pair, 0) + 1
     return counts
 
