@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tstitch_cli.training.loop import Schedule
-from tstitch_cli.training.text_to_image import Examples, Noised, TextToImage, UNetShape
+from tstitch_cli.training.text_to_image import Examples, Noised, TextToImage, UNetShape, compile_blocks
 
 OUTPUT_WEIGHT = 1.0
 FEATURE_WEIGHT = 1.0
@@ -33,13 +33,13 @@ class DistillationRecipe:
         self.model = shape.build()
         inherit(self.model, teacher.unet)
         self.model.to(memory_format=torch.channels_last)
-        self._student: Any = StageFeatures(self.model)
-        self._guide: Any = StageFeatures(teacher.unet)
+        self._student = StageFeatures(self.model)
+        self._guide = StageFeatures(teacher.unet)
 
     def compile(self) -> None:
         """See `Recipe`."""
-        self._student = torch.compile(self._student)
-        self._guide = torch.compile(self._guide)
+        compile_blocks(self.model)
+        compile_blocks(self.teacher.unet)
 
     def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """See `Recipe`."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from tstitch_cli.training.captions import NAMES, NOUNS, Scene, wordings
@@ -148,6 +150,14 @@ class TextToImage(nn.Module):
         return self.unet(x, t, self.encoder(tokens).last_hidden_state, return_dict=False)[0]
 
 
+def compile_blocks(unet: UNet2DConditionModel) -> None:
+    """Compiles a U-Net block by block, in place: blocks of one shape share their code, so minutes are saved."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D | BasicTransformerBlock):
+            module.compile()
+
+
 class TextToImageRecipe:
     """Squared error of the predicted noise; the text encoder learns from nothing else."""
 
@@ -159,14 +169,13 @@ class TextToImageRecipe:
         unet = shape.build().to(memory_format=torch.channels_last)
         nn.init.zeros_(unet.conv_out.weight)
         self.model = TextToImage(unet, encoder)
-        self._predict: Any = self.model
 
     def compile(self) -> None:
         """See `Recipe`."""
-        self._predict = torch.compile(self.model)
+        compile_blocks(self.model.unet)
 
     def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """See `Recipe`."""
         x_t, t, tokens, noise = self.noised.draw(indices, draw)
-        predicted = self._predict(x_t.contiguous(memory_format=torch.channels_last), t, tokens)
+        predicted = self.model(x_t.contiguous(memory_format=torch.channels_last), t, tokens)
         return (predicted.float() - noise).square().mean()
