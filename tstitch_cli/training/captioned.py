@@ -70,39 +70,43 @@ class Captioned:
         scenes = [plan.scene for plan in plans]
         colour = _PALETTE[[NAMES.index(scene.colour) for scene in scenes]]
         background = _PALETTE[[NAMES.index(scene.background) for scene in scenes]]
-        pair = torch.tensor([scene.count == 2 for scene in scenes])
         jitter = torch.tensor([plan.jitter for plan in plans], dtype=torch.float32)
+        # Garments in a row, of all pictures: the picture each one is in, and whether it is the second there.
+        owner = torch.tensor([i for i, scene in enumerate(scenes) for _ in range(scene.count)])
+        second = torch.tensor([which for scene in scenes for which in range(scene.count)])
+        sources = [source for plan in plans for source in plan.sources[: plan.scene.count]]
         holes = torch.tensor([scene.garment in OPEN for scene in scenes])
-        grey = [self.grey[[plan.sources[which] for plan in plans]].float() / 255.0 for which in (0, 1)]
-        both = [cut_out(each, holes) for each in grey]
-        size = [each.box[:, 2:] - each.box[:, :2] for each in both]
-        wide = (size[0] + size[1])[:, 0] > 1.2 * (size[0] + size[1])[:, 1]
-        layers = []
-        for which, cutouts in enumerate(both):
-            opacity, tone = place(cutouts, _placement(size[which], pair, wide, which, jitter))
-            shown = opacity if which == 0 else opacity * pair[:, None, None, None]
-            layers.append((shown, tint(tone, colour)))
-        picture = ground(background, torch.maximum(layers[0][0], layers[1][0]))
-        for opacity, garment in layers:
-            picture = picture + opacity * (garment - picture)
+        cutouts = cut_out(self.grey[sources].float() / 255.0, holes[owner])
+        size = cutouts.box[:, 2:] - cutouts.box[:, :2]
+        together = torch.zeros(len(scenes), 2).index_add(0, owner, size)
+        wide = together[:, 0] > 1.2 * together[:, 1]
+        pair = torch.tensor([scene.count == 2 for scene in scenes])
+        opacity, tone = place(cutouts, _placement(size, pair[owner], wide[owner], second, jitter[owner]))
+        garment = tint(tone, colour[owner])
+        front = second == 1
+        shade = opacity[~front]
+        shade[pair] = torch.maximum(shade[pair], opacity[front])
+        picture = ground(background, shade)
+        picture = picture + opacity[~front] * (garment[~front] - picture)
+        picture[pair] += opacity[front] * (garment[front] - picture[pair])
         return picture.clamp(0.0, 1.0) * 2.0 - 1.0
 
 
 def _placement(
-    size: torch.Tensor, pair: torch.Tensor, wide: torch.Tensor, which: int, jitter: torch.Tensor
+    size: torch.Tensor, pair: torch.Tensor, wide: torch.Tensor, second: torch.Tensor, jitter: torch.Tensor
 ) -> Placement:
     """One garment fills the picture; of two, wide ones lie above each other and others stand side by side."""
     width, height = size.unbind(1)
-    sign = 2 * which - 1
-    own = jitter[:, 5 * which : 5 * which + 5]
+    sign = 2.0 * second - 1.0
+    own = jitter.view(-1, 2, 5)[torch.arange(len(second)), second]
     one = torch.stack([50.0 / width, 52.0 / height, torch.full_like(width, 2.2)]).amin(0)
     stacked = torch.stack([50.0 / width, 27.0 / height, torch.full_like(width, 1.75)]).amin(0)
     beside = torch.stack([28.0 / width, 50.0 / height, torch.full_like(width, 1.75)]).amin(0)
     scale = torch.where(pair, torch.where(wide, stacked, beside), one) * (0.9 + 0.1 * own[:, 0])
     # Side by side, short garments leave room above and below: one hangs higher than the other.
     lift = (58.0 - height * scale).clamp(0.0, 24.0) / 4 * torch.where(jitter[:, 9] < 0.5, 1.0, -1.0)
-    x = torch.where(pair, torch.where(wide, 4.0 * (jitter[:, 9] - 0.5) * sign, torch.tensor(15.0 * sign)), 0.0)
-    y = torch.where(pair, torch.where(wide, torch.tensor(14.5 * sign), lift * sign), 0.0)
+    x = torch.where(pair, torch.where(wide, 4.0 * (jitter[:, 9] - 0.5) * sign, 15.0 * sign), 0.0)
+    y = torch.where(pair, torch.where(wide, 14.5 * sign, lift * sign), 0.0)
     loose = torch.where(pair, 1.5, 4.0)
     centre = SIDE / 2 + torch.stack([x + loose * (own[:, 1] - 0.5), y + loose * (own[:, 2] - 0.5)], 1)
     return Placement(centre, scale, 0.16 * (own[:, 3] - 0.5), own[:, 4] < 0.5)
