@@ -32,19 +32,25 @@ def cut_out(grey: torch.Tensor, holes: torch.Tensor) -> Cutouts:
     true, an enclosed region without any ink stays open (sandals, handles of bags).
     """
     g = grey[:, None]
-    on = g > INK
-    ground = F.pad(torch.zeros_like(g), (1,) * 4, value=1.0)
-    free = F.pad((~on).float(), (1,) * 4, value=1.0)
-    reached = ground
-    while True:
-        cross = torch.maximum(F.max_pool2d(reached, (3, 1), 1, (1, 0)), F.max_pool2d(reached, (1, 3), 1, (0, 1)))
-        spread = cross * free
-        if torch.equal(spread, reached):
-            break
-        reached = spread
-    solid = 1.0 - reached[..., 1:-1, 1:-1]
+    reached = _flood(F.pad(grey <= INK, (1,) * 4, value=True))
+    solid = 1.0 - reached[:, None, 1:-1, 1:-1].float()
     solid = torch.where(holes[:, None, None, None] & (g == 0.0), 0.0, solid)
     return Cutouts(_blur(solid, 0.6), _tone(g, solid), _box(solid[:, 0]))
+
+
+def _flood(free: torch.Tensor) -> torch.Tensor:
+    """What is reached from the corner of `free` (B, H, W), bool, over sides of free pixels."""
+    reached = torch.zeros_like(free)
+    reached[:, 0, 0] = True
+    while True:
+        before = reached.clone()
+        for axis in (1, 2):
+            size = free.shape[axis]
+            low, high = reached.narrow(axis, 0, size - 1), reached.narrow(axis, 1, size - 1)
+            high |= low & free.narrow(axis, 1, size - 1)
+            low |= high & free.narrow(axis, 0, size - 1)
+        if torch.equal(before, reached):
+            return reached
 
 
 def _tone(g: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
