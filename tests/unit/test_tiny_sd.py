@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.training import tiny_sd
+from tstitch_cli.training.autoencoder import Shape
 from tstitch_cli.training.captioned import Captioned
 from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene, vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe, StageFeatures, inherit
@@ -190,13 +192,16 @@ def test_the_whole_family_trains_in_miniature_and_draws(
 
     monkeypatch.setattr(tiny_sd, "SCHEDULES", {name: Schedule(2, 4, s.learning_rate) for name, s in SCHEDULES.items()})
     monkeypatch.setattr(tiny_sd, "PICTURES", 24)
+    monkeypatch.setattr(tiny_sd, "AUTOENCODER", Shape(channels=3, side=SIDE, widths=(8, 8, 16, 16), groups=8))
+    narrow = {name: replace(shape, widths=(16, 32, 32)[: len(shape.widths)]) for name, shape in SHAPES.items()}
+    monkeypatch.setattr(tiny_sd, "SHAPES", narrow)
     TinySD(data, tmp_path / "out", tmp_path / "work", fast=False).train(
         SCHEDULES, lambda part: lambda done, total, loss: None
     )
     for name in SHAPES:
         record = yaml.safe_load((tmp_path / "out" / name / "training.yaml").read_text())
         assert record["schedule"]["batches"] == 2
-        unet = AutoModel.from_pretrained(tmp_path / "out" / name / "unet")
+        unet = AutoModel.from_pretrained(str(tmp_path / "out" / name / "unet"))
         assert record["parameters"] >= sum(p.numel() for p in unet.parameters())
         pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", unet=unet)
         pipeline.set_progress_bar_config(disable=True)
