@@ -201,9 +201,9 @@ def test_the_whole_family_trains_in_miniature_and_draws(
     for name in SHAPES:
         record = yaml.safe_load((tmp_path / "out" / name / "training.yaml").read_text())
         assert record["schedule"]["batches"] == 2
-        unet = AutoModel.from_pretrained(str(tmp_path / "out" / name / "unet"))
+        unet = AutoModel.from_pretrained(str(tmp_path / "out" / name / "unet"), torch_dtype=torch.float32)
         assert record["parameters"] >= sum(p.numel() for p in unet.parameters())
-        pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", unet=unet)
+        pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", unet=unet, torch_dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(["a red sneaker", "two green bags"], num_inference_steps=2, guidance_scale=7.5).images
         assert drawn[1].size == (SIDE, SIDE)
