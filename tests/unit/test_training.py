@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from torch import nn
 
+from tests.garments import fashion_mnist_of_noise
 from tstitch_cli.errors import UsageError
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.family import SCHEDULES, SIZES, Family
@@ -55,6 +53,13 @@ def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pyte
     assert record.parameters == 12
 
 
+def test_a_held_rate_falls_only_at_the_end() -> None:
+    schedule = Schedule(batches=100, batch_size=1, learning_rate=1.0, warmup=10, hold=0.7)
+    assert {schedule.rate(i) for i in range(10, 70)} == {1.0}
+    assert schedule.rate(71) < 1.0
+    assert schedule.rate(99) < 0.01
+
+
 def test_rates_warm_up_and_fall_to_zero() -> None:
     schedule = Schedule(batches=1000, batch_size=1, learning_rate=1.0, warmup=100)
     assert schedule.rate(0) == pytest.approx(0.01)
@@ -65,18 +70,7 @@ def test_rates_warm_up_and_fall_to_zero() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data set in Fashion-MNIST's form: 40 + 20 pictures of noise in ten classes."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    pixels = np.random.default_rng(0)
-    for stem, count in (("train", 40), ("t10k", 20)):
-        images = pixels.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        header = struct.pack(">HBB3I", 0, 8, 3, count, 28, 28)
-        (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
-        labels = np.arange(count, dtype=np.uint8) % 10
-        header = struct.pack(">HBBI", 0, 8, 1, count)
-        (folder / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + labels.tobytes()))
-    return folder
+    return fashion_mnist_of_noise(tmp_path / "data")
 
 
 def test_pictures_are_padded_and_scaled(data: Path) -> None:

@@ -15,38 +15,61 @@ from tstitch_cli.errors import UsageError
 def train(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="classifier, autoencoder, fashion-s, fashion-b, fashion-xl; all of them by default."),
+        typer.Argument(
+            help="Of Fashion-MNIST: classifier, autoencoder, fashion-s, fashion-b, fashion-xl, all of these by "
+            "default. Of the tiny Stable Diffusion: tiny-sd-classifier, tiny-sd-autoencoder, tiny-sd, tiny-sd-base, "
+            "tiny-sd-small."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Folder with Fashion-MNIST's four IDX files.")] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the weights and checkpoints.")] = Path("fashion"),
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the weights and checkpoints; `fashion` or `tiny-sd` by default."),
+    ] = None,
     shorten: Annotated[
         float, typer.Option(help="Share of the full schedules to run; small values try the command out.", min=0, max=1)
     ] = 1.0,
     fast: Annotated[
         bool, typer.Option(help="bfloat16 and torch.compile (needs a C++ compiler); --no-fast is plain float32.")
     ] = True,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Only draw pictures of the tiny Stable Diffusion's data."),
+    ] = None,
 ) -> None:
-    """Train the bundled Fashion-MNIST family: classifier, autoencoder, then the three denoisers.
+    """Train the bundled families again: classifier, autoencoder, then the denoisers.
 
     A run that was interrupted goes on where it was when the same command is given again. How each part was trained is
     written beside its weights as training.yaml.
     """
     with steps_bar() as bar:
         bar("loading", 0.0)
-        from tstitch_cli.training import fashion_mnist
-        from tstitch_cli.training.family import SCHEDULES, Family
+        from tstitch_cli.training import family, fashion_mnist, tiny_sd
         from tstitch_cli.training.loop import Progress
 
-        chosen = parts or list(SCHEDULES)
+        source = fashion_mnist.find(data)
+        if sheet is not None:
+            tiny_sd.draw_sheet(source, sheet)
+            out.print(str(sheet), markup=False)
+            return
+        chosen = parts or list(family.SCHEDULES)
+        known = {**dict.fromkeys(family.SCHEDULES, family.Family), **dict.fromkeys(tiny_sd.SCHEDULES, tiny_sd.TinySD)}
         for part in chosen:
-            if part not in SCHEDULES:
-                raise UsageError(f"there is no part '{part}' to train", hint=f"there are {', '.join(SCHEDULES)}")
-        family = Family(fashion_mnist.find(data), folder, folder / "work", fast=fast, shorten=shorten)
+            if part not in known:
+                raise UsageError(f"there is no part '{part}' to train", hint=f"there are {', '.join(known)}")
 
         def progress(part: str) -> Progress:
             return lambda done, total, loss: bar(f"{part}: batch {done} of {total}, loss {loss:.4f}", done / total)
 
-        for part in chosen:
-            family.train([part], progress)
-            out.print(str(family.folder_of(part)), markup=False)
-    talk.print(f"checkpoints are in {folder / 'work'} and may be deleted")
+        used = []
+        for kind, name in ((family.Family, "fashion"), (tiny_sd.TinySD, "tiny-sd")):
+            own = [part for part in chosen if known[part] is kind]
+            if not own:
+                continue
+            place = folder or Path(name)
+            made = kind(source, place, place / "work", fast=fast, shorten=shorten)
+            for part in own:
+                made.train([part], progress)
+                out.print(str(made.folder_of(part)), markup=False)
+            used.append(str(place / "work"))
+    talk.print(f"checkpoints are in {' and '.join(dict.fromkeys(used))} and may be deleted")

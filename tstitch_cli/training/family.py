@@ -1,27 +1,23 @@
-"""Trains a bundled family in order: classifier, autoencoder, latents, denoisers; each part is kept once done."""
+"""Trains the Fashion-MNIST family: classifier, autoencoder, latents, denoisers; each part is kept once done."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from tstitch_cli.classifier import Classifier
 from tstitch_cli.training import fashion_mnist
-from tstitch_cli.training.autoencoder import AutoencoderRecipe, encode_all
+from tstitch_cli.training.autoencoder import AutoencoderRecipe, encode_all, scale_of
 from tstitch_cli.training.classifier import ClassifierRecipe
 from tstitch_cli.training.denoiser import NOISE, DenoiserRecipe, Size
-from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule, train
+from tstitch_cli.training.loop import Progress, Schedule
+from tstitch_cli.training.workshop import Workshop, half, shortened
 
 SIZES = {
     "fashion-s": Size(width=96, depth=3, heads=3),
@@ -44,12 +40,10 @@ class Family:
 
     def __init__(self, data: Path, out: Path, work: Path, *, fast: bool, shorten: float = 1.0) -> None:
         """`shorten` scales every schedule (1.0: as shipped; small values try the command out)."""
-        self.data, self.out, self.work, self.fast = data, out, work, fast
-        self.schedules = {
-            name: Schedule(**{**asdict(s), "batches": max(2, round(s.batches * shorten))})
-            for name, s in SCHEDULES.items()
-        }
+        self.data, self.schedules = data, shortened(SCHEDULES, shorten)
         self.pictures = fashion_mnist.load(data, "train")
+        facts = f"Fashion-MNIST, {len(self.pictures)} training pictures, 28 px padded to 32 px"
+        self.shop = Workshop(out, work, fast, facts)
 
     def train(self, parts: Iterable[str], progress: Callable[[str], Progress]) -> None:
         """Trains `parts` in the order given; what they rest on must be there or among the earlier ones."""
@@ -62,99 +56,69 @@ class Family:
                 self._denoiser(part, progress(part))
 
     def _classifier(self, progress: Progress) -> None:
-        model, record = self._run(ClassifierRecipe(self.pictures, self.schedules["classifier"]), progress)
+        model, record = self.shop.run(ClassifierRecipe(self.pictures, self.schedules["classifier"]), progress)
         test = fashion_mnist.load(self.data, "test")
         with torch.no_grad():
             right = model(test.batch(torch.arange(len(test)))).argmax(1) == test.labels
-        folder = self._folder("classifier")
-        save_file(_half(model), folder / "model.safetensors")
-        self._write(folder, record, test_accuracy=round(right.float().mean().item(), 4))
+        folder = self.shop.folder("classifier")
+        save_file(half(model), folder / "model.safetensors")
+        self.shop.write(folder, record, test_accuracy=round(right.float().mean().item(), 4))
 
     def _autoencoder(self, progress: Progress) -> None:
         recipe = AutoencoderRecipe(self.pictures, self.classifier(), self.schedules["autoencoder"])
-        model, record = self._run(recipe, progress)
+        model, record = self.shop.run(recipe, progress)
         assert isinstance(model, AutoencoderKL)
         latents = encode_all(model, self.pictures)
-        scale = 1.0 / (latents["mean"].var() + latents["std"].square().mean()).sqrt().item()
-        model.register_to_config(scaling_factor=round(scale, 5))
-        folder = self._folder("vae")
+        scale = scale_of(latents)
+        model.register_to_config(scaling_factor=scale)
+        folder = self.shop.folder("vae")
         model.to(torch.float16).save_pretrained(folder, variant=None)
         self._write_pipeline()
-        (self.work / "latents.safetensors").unlink(missing_ok=True)
+        self.shop.forget("latents")
         held_out = fashion_mnist.load(self.data, "test")
         test = held_out.batch(torch.arange(min(2000, len(held_out))))
         with torch.no_grad():
             shipped = self.autoencoder()
             error = (shipped.decode(shipped.encode(test).latent_dist.mode()).sample - test).square().mean()
-        self._write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=round(scale, 5))
+        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale)
 
     def _denoiser(self, name: str, progress: Progress) -> None:
         recipe = DenoiserRecipe(name, SIZES[name], self.schedules[name], self._latents(), self.pictures.labels)
-        model, record = self._run(recipe, progress)
-        folder = self._folder(f"{name}/transformer")
+        model, record = self.shop.run(recipe, progress)
+        folder = self.shop.folder(f"{name}/transformer")
         model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
-        self._write(folder.parent, record, size=asdict(SIZES[name]))
+        self.shop.write(folder.parent, record, size=asdict(SIZES[name]))
 
     def _write_pipeline(self) -> None:
         """The parts of the pipeline that need no training: the noise schedule, and the list of components."""
-        DDIMScheduler(**NOISE, clip_sample=False).save_pretrained(self.out / "scheduler")
+        DDIMScheduler(**NOISE, clip_sample=False).save_pretrained(self.shop.out / "scheduler")
         parts = {
             "_class_name": "ClassConditionalPipeline",
             "scheduler": ["diffusers", "DDIMScheduler"],
             "transformer": ["diffusers", "DiTTransformer2DModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         }
-        (self.out / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
+        (self.shop.out / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
 
     def classifier(self) -> Classifier:
         """The trained classifier, in float32."""
         model = Classifier()
-        model.load_state_dict(load_file(self.out / "classifier" / "model.safetensors"))
+        model.load_state_dict(load_file(self.shop.out / "classifier" / "model.safetensors"))
         return model.float().eval()
 
     def autoencoder(self) -> AutoencoderKL:
         """The trained autoencoder, in float32."""
-        return AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32).eval()
+        return AutoencoderKL.from_pretrained(self.shop.out / "vae", torch_dtype=torch.float32).eval()
 
     def _latents(self) -> dict[str, torch.Tensor]:
         """Scaled latents of every picture, made once from the shipped autoencoder."""
-        path = self.work / "latents.safetensors"
-        if not path.exists():
+        kept = self.shop.kept("latents")
+        if kept is None:
             model = self.autoencoder()
-            scaled = {k: v * model.config.scaling_factor for k, v in encode_all(model, self.pictures).items()}
-            partial = path.with_suffix(".partial")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(scaled, partial)
-            os.replace(partial, path)
-        return load_file(path)
-
-    def _run(self, recipe: Recipe, progress: Progress) -> tuple[torch.nn.Module, Record]:
-        if self.fast:
-            recipe.compile()
-        return train(recipe, self.work / f"{recipe.name}.pt", fast=self.fast, progress=progress)
+            kept = {k: v * model.config.scaling_factor for k, v in encode_all(model, self.pictures).items()}
+            self.shop.keep(kept, "latents")
+        return kept
 
     def folder_of(self, part: str) -> Path:
         """Where the weights of `part` go."""
-        return self.out / ("vae" if part == "autoencoder" else part)
-
-    def _folder(self, part: str) -> Path:
-        folder = self.out / part
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    def _write(self, folder: Path, record: Record, **more: Any) -> None:
-        """Writes training.yaml: data, schedule, time, machine, final loss and loss curve."""
-        facts = {
-            **asdict(record),
-            **more,
-            "data": f"Fashion-MNIST, {len(self.pictures)} training pictures, 28 px padded to 32 px",
-            "precision": "bfloat16 autocast" if self.fast else "float32",
-            "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        }
-        facts["schedule"]["betas"] = list(facts["schedule"]["betas"])
-        (folder / "training.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None))
-
-
-def _half(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {k: v.to(torch.float16).contiguous() for k, v in model.state_dict().items()}
+        return self.shop.out / ("vae" if part == "autoencoder" else part)

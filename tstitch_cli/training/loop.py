@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW with linear warm-up, then a cosine to zero; EMA of the weights."""
+    """How long and how fast: AdamW with linear warm-up, the full rate, then a cosine to zero; EMA of the weights."""
 
     batches: int
     batch_size: int
@@ -29,13 +29,16 @@ class Schedule:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float = 0.9995
+    hold: float = 0.0
+    """Share of the batches after which the cosine begins; until then a run can be lengthened without harm."""
 
     def rate(self, batch: int) -> float:
         """Learning rate at `batch` (0-based)."""
         if batch < self.warmup:
             return self.learning_rate * (batch + 1) / self.warmup
-        done = (batch - self.warmup) / max(1, self.batches - self.warmup)
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        begin = max(self.warmup, round(self.hold * self.batches))
+        done = (batch - begin) / max(1, self.batches - begin)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, done))))
 
     def ema(self, batch: int) -> float:
         """Decay of the averaged weights at `batch`: short memory first, so that the start is forgotten."""

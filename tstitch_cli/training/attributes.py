@@ -1,0 +1,56 @@
+"""Trains the classifier of captioned pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from tstitch_cli.attributes import HEADS, AttributeClassifier
+from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captions import NAMES, Scene
+from tstitch_cli.training.loop import Schedule
+
+LABEL_SMOOTHING = 0.05
+
+
+class AttributesRecipe:
+    """Cross-entropy with smoothed labels, summed over the attributes."""
+
+    name = "tiny-sd-classifier"
+
+    def __init__(self, pictures: Captioned, schedule: Schedule) -> None:
+        self.pictures, self.schedule, self.examples = pictures, schedule, len(pictures)
+        torch.manual_seed(0)
+        self.model = AttributeClassifier()
+
+    def compile(self) -> None:
+        """Does nothing: drawing the pictures takes as long as the model."""
+
+    def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """See `Recipe`."""
+        logits = self.model(self.pictures.batch(indices))
+        wanted = answers([self.pictures.scene(i) for i in indices.tolist()])
+        losses = [F.cross_entropy(logits[name], wanted[name], label_smoothing=LABEL_SMOOTHING) for name in HEADS]
+        return torch.stack(losses).sum()
+
+
+def answers(scenes: list[Scene]) -> dict[str, torch.Tensor]:
+    """The right answer (B,) to each attribute of HEADS."""
+    return {
+        "garment": torch.tensor([scene.garment for scene in scenes]),
+        "colour": torch.tensor([NAMES.index(scene.colour) for scene in scenes]),
+        "background": torch.tensor([NAMES.index(scene.background) for scene in scenes]),
+        "count": torch.tensor([scene.count - 1 for scene in scenes]),
+    }
+
+
+@torch.no_grad()
+def accuracy(model: AttributeClassifier, pictures: Captioned, count: int = 2000) -> dict[str, float]:
+    """The share of right answers to each attribute on the first `count` of `pictures`."""
+    right = dict.fromkeys(HEADS, 0.0)
+    for indices in torch.arange(min(count, len(pictures))).split(200):
+        logits = model(pictures.batch(indices))
+        wanted = answers([pictures.scene(i) for i in indices.tolist()])
+        for name in HEADS:
+            right[name] += (logits[name].argmax(1) == wanted[name]).sum().item()
+    return {name: round(hits / min(count, len(pictures)), 4) for name, hits in right.items()}

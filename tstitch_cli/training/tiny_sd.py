@@ -1,0 +1,202 @@
+"""Trains the tiny Stable Diffusion in order: classifier, autoencoder, latents, text encoder and U-Nets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tstitch_cli.attributes import AttributeClassifier
+from tstitch_cli.images import contact_sheet, save_sheet
+from tstitch_cli.training.attributes import AttributesRecipe, accuracy
+from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
+from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captions import vocabulary, wordings
+from tstitch_cli.training.distillation import DistillationRecipe
+from tstitch_cli.training.garments import SIDE
+from tstitch_cli.training.loop import Progress, Schedule
+from tstitch_cli.training.text_to_image import NOISE, CaptionTable, Examples, TextToImage, TextToImageRecipe, UNetShape
+from tstitch_cli.training.vocabulary import write_tokenizer
+from tstitch_cli.training.workshop import Workshop, half, shortened
+
+PICTURES = 60_000
+AUTOENCODER = Shape(channels=3, side=SIDE, widths=(16, 32, 64, 96), groups=8)
+LARGE = "tiny-sd"
+SHAPES = {
+    "tiny-sd": UNetShape(layers=3),
+    "tiny-sd-base": UNetShape(layers=1),
+    "tiny-sd-small": UNetShape(layers=1, widths=(64, 96), outer_attention=False),
+}
+SCHEDULES = {
+    "tiny-sd-classifier": Schedule(
+        batches=1000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
+    ),
+    "tiny-sd-autoencoder": Schedule(
+        batches=2000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998
+    ),
+    "tiny-sd": Schedule(batches=4000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
+    "tiny-sd-base": Schedule(batches=2000, batch_size=128, learning_rate=1e-3),
+    "tiny-sd-small": Schedule(batches=3000, batch_size=128, learning_rate=1e-3),
+}
+
+
+class TinySD:
+    """The parts of the family under `out`, with checkpoints and latents under `work`."""
+
+    def __init__(self, data: Path, out: Path, work: Path, *, fast: bool, shorten: float = 1.0) -> None:
+        """`shorten` scales every schedule and the number of pictures (small values try the command out)."""
+        self.data, self.schedules = data, shortened(SCHEDULES, shorten)
+        self.pictures = Captioned(data, "train", max(8, round(PICTURES * shorten)))
+        facts = f"{len(self.pictures)} captioned pictures of {SIDE} px, made from Fashion-MNIST's training pictures"
+        self.shop = Workshop(out, work, fast, facts)
+
+    def train(self, parts: Iterable[str], progress: Callable[[str], Progress]) -> None:
+        """Trains `parts` in the order given; what they rest on must be there or among the earlier ones."""
+        for part in parts:
+            if part == "tiny-sd-classifier":
+                self._classifier(progress(part))
+            elif part == "tiny-sd-autoencoder":
+                self._autoencoder(progress(part))
+            elif part == LARGE:
+                self._large(progress(part))
+            else:
+                self._distilled(part, progress(part))
+
+    def _classifier(self, progress: Progress) -> None:
+        recipe = AttributesRecipe(self.pictures, self.schedules["tiny-sd-classifier"])
+        model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, AttributeClassifier)
+        folder = self.shop.folder("classifier")
+        save_file(half(model), folder / "model.safetensors")
+        self.shop.write(folder, record, test_accuracy=accuracy(model, self._test()))
+
+    def _autoencoder(self, progress: Progress) -> None:
+        # Unlike the other family's, this one is faster with the features outermost.
+        recipe = AutoencoderRecipe(
+            self.pictures,
+            self.classifier(),
+            self.schedules["tiny-sd-autoencoder"],
+            AUTOENCODER,
+            torch.contiguous_format,
+        )
+        recipe.name = "tiny-sd-autoencoder"
+        model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, AutoencoderKL)
+        test = self._test()
+        with torch.no_grad():
+            sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
+        scale = scale_of(sample)
+        model.register_to_config(scaling_factor=scale)
+        folder = self.shop.folder("vae")
+        model.to(torch.float16).save_pretrained(folder)
+        self._write_pipeline()
+        self.shop.forget("tiny-sd-latents")
+        shown = test.batch(torch.arange(min(500, len(test))))
+        with torch.no_grad():
+            shipped = self.autoencoder()
+            error = (shipped.decode(shipped.encode(shown).latent_dist.mode()).sample - shown).square().mean()
+        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale)
+
+    def _large(self, progress: Progress) -> None:
+        recipe = TextToImageRecipe(LARGE, SHAPES[LARGE], self.schedules[LARGE], self._examples())
+        model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, TextToImage)
+        model.encoder.to(torch.float16).save_pretrained(self.shop.folder("text_encoder"))
+        folder = self.shop.folder(f"{LARGE}/unet")
+        model.unet.to(torch.float16).save_pretrained(folder)
+        self.shop.write(folder.parent, record, shape=_plain(SHAPES[LARGE]))
+
+    def _distilled(self, name: str, progress: Progress) -> None:
+        recipe = DistillationRecipe(name, SHAPES[name], self.schedules[name], self._examples(), self._whole())
+        model, record = self.shop.run(recipe, progress)
+        folder = self.shop.folder(f"{name}/unet")
+        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        self.shop.write(folder.parent, record, shape=_plain(SHAPES[name]), distilled_from=LARGE)
+
+    def _whole(self) -> TextToImage:
+        """The trained large U-Net with its text encoder, in float32."""
+        from transformers import CLIPTextModel
+
+        unet = UNet2DConditionModel.from_pretrained(self.shop.out / LARGE / "unet", torch_dtype=torch.float32)
+        encoder = CLIPTextModel.from_pretrained(self.shop.out / "text_encoder", dtype=torch.float32)
+        return TextToImage(unet.to(memory_format=torch.channels_last), encoder)
+
+    def _write_pipeline(self) -> None:
+        """The parts of the pipeline that need no training."""
+        PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1).save_pretrained(
+            self.shop.out / "scheduler"
+        )
+        self._tokenizer()
+        parts = {
+            "_class_name": "StableDiffusionPipeline",
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }
+        (self.shop.out / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
+
+    def classifier(self) -> AttributeClassifier:
+        """The trained classifier, in float32."""
+        model = AttributeClassifier()
+        model.load_state_dict(load_file(self.shop.out / "classifier" / "model.safetensors"))
+        return model.float().eval()
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The trained autoencoder, in float32."""
+        return AutoencoderKL.from_pretrained(self.shop.out / "vae", torch_dtype=torch.float32).eval()
+
+    def _tokenizer(self) -> Any:
+        return write_tokenizer(vocabulary(), self.shop.out / "tokenizer")
+
+    def _test(self) -> Captioned:
+        return Captioned(self.data, "test", min(2000, len(self.pictures)))
+
+    def _examples(self) -> Examples:
+        """Scaled latents of every picture, made once from the shipped autoencoder, with what the pictures show."""
+        latents = self.shop.kept("tiny-sd-latents")
+        if latents is None:
+            model = self.autoencoder()
+            scale = model.config.scaling_factor
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.shop.fast):
+                found = encode_all(model, self.pictures, batch_size=100)
+            latents = {k: v.float() * scale for k, v in found.items()}
+            self.shop.keep(latents, "tiny-sd-latents")
+        table = CaptionTable(self._tokenizer())
+        scenes = torch.tensor([table.number_of(self.pictures.scene(i)) for i in range(len(self.pictures))])
+        return Examples(latents, scenes, table)
+
+    def folder_of(self, part: str) -> Path:
+        """Where the weights of `part` go."""
+        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae"}
+        return self.shop.out / names.get(part, part)
+
+
+def _plain(shape: UNetShape) -> dict[str, Any]:
+    return {**asdict(shape), "widths": list(shape.widths)}
+
+
+def draw_sheet(data: Path, path: Path, rows: int = 6, columns: int = 6) -> None:
+    """Writes a sheet of the first captioned pictures of training, each over the first of its captions.
+
+    Raises BadFileError where `path` cannot be written.
+    """
+    pictures = Captioned(data, "train", rows * columns)
+    pixels = ((pictures.batch(torch.arange(len(pictures))) + 1.0) * 127.5).round().to(torch.uint8)
+    drawn = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pixels]
+    captions = [wordings(pictures.scene(i))[1] for i in range(len(pictures))]
+    starts = range(0, len(pictures), columns)
+    sheet = contact_sheet([drawn[i : i + columns] for i in starts], [], [], [captions[i : i + columns] for i in starts])
+    save_sheet(path, sheet, overwrite=True)
