@@ -36,14 +36,14 @@ SHAPES = {
 }
 SCHEDULES = {
     "tiny-sd-classifier": Schedule(
-        batches=1000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
+        batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
     ),
     "tiny-sd-autoencoder": Schedule(
-        batches=2000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998
+        batches=5000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
-    "tiny-sd": Schedule(batches=4000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
-    "tiny-sd-base": Schedule(batches=2000, batch_size=128, learning_rate=1e-3),
-    "tiny-sd-small": Schedule(batches=3000, batch_size=128, learning_rate=1e-3),
+    "tiny-sd": Schedule(batches=8000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
+    "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
+    "tiny-sd-small": Schedule(batches=5000, batch_size=128, learning_rate=1e-3, hold=0.5),
 }
 
 
