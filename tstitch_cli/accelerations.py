@@ -14,7 +14,6 @@ from importlib.util import find_spec
 
 from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import Setting
-from tstitch_cli.zoo import folders
 from tstitch_cli.zoo.entry import Entry
 
 FEWEST_STEPS = 8
@@ -157,6 +156,8 @@ def check(entries: Sequence[Entry], setting: Setting) -> None:
     Raises:
         UsageError: one of them does not, or its package is not installed.
     """
+    from tstitch_cli.zoo import folders  # which planning, that only reads the table, has no use for
+
     check_written(setting.accelerate)
     for name in names(setting):
         acceleration = ACCELERATIONS[name]
