@@ -236,6 +236,29 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A metric of a row's pictures: its value and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the measured metrics of a plan's rows hold for; those of another one are not on the same scale."""
+
+    features: str
+    """The network whose features were compared: `inception`, or the classifier of a family by the family's name."""
+    reference: str
+    """The digest of the reference's statistics."""
+    prompts: str
+    """The digest of the prompts, in their order."""
+    pictures: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the lookup table."""
 
@@ -254,6 +277,8 @@ class Row:
     """Predicted distance of the final latent from the largest denoiser's, in standard deviations; lower is better."""
     refused: str | None = None
     """Why the row must not be drawn however long one has: a denoiser would be given noise that it does not know."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """Metrics of its pictures by name, see `metrics.METRICS`; none before `tstitch evaluate`."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +324,8 @@ class Plan:
     alternatives: tuple[int, ...]
     """Indices of the best rows within the budget, `chosen` first."""
     rows: tuple[Row, ...] = field(default=())
+    evaluation: Evaluation | None = None
+    """What `measured` of the rows holds for; None before `tstitch evaluate`."""
     least_loss: float | None = None
     """No assignment of denoisers to steps within the budget has a predicted loss below; None where not looked for."""
 
