@@ -11,8 +11,9 @@ import yaml
 
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.training import tiny_sd
+from tstitch_cli.training.attributes import answers
 from tstitch_cli.training.autoencoder import Shape
-from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captioned import ALL, UNSEEN, Captioned
 from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene, vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe, StageFeatures, inherit
 from tstitch_cli.training.garments import SIDE, cut_out
@@ -70,8 +71,23 @@ def test_training_never_shows_what_is_held_out(data: Path) -> None:
     seen = {(s.garment, s.colour) for s in map(Captioned(data, "train", 3000).scene, range(3000))}
     assert not seen & HELD_OUT
     assert len(seen) == len(NOUNS) * len(NAMES) - len(HELD_OUT)
-    kept = Captioned(data, "test", 300, held_out=True)
+    kept = Captioned(data, "test", 300, combinations=UNSEEN)
     assert {(s.garment, s.colour) for s in map(kept.scene, range(300))} == HELD_OUT
+
+
+def test_the_judge_sees_all_combinations(data: Path) -> None:
+    shown = Captioned(data, "train", 3000, combinations=ALL)
+    assert len({(s.garment, s.colour) for s in map(shown.scene, range(3000))}) == len(NOUNS) * len(NAMES)
+
+
+def test_ink_is_another_style_of_the_same_scene(data: Path) -> None:
+    photos, inked = Captioned(data, "train", 40), Captioned(data, "train", 40, inked=True)
+    assert [photos.scene(i) for i in range(40)] == [inked.scene(i) for i in range(40)]
+    a, b = photos.batch(torch.arange(40)), inked.batch(torch.arange(40))
+    # Paper is pale whatever the background, and every picture has dark lines.
+    assert b[:, :, 0, :].mean() > 0.7 > a[:, :, 0, :].mean()
+    assert (b.mean(1).amin((1, 2)) < -0.4).all()
+    assert [answers(each, torch.arange(3))["style"].tolist() for each in (photos, inked)] == [[0] * 3, [1] * 3]
 
 
 def test_every_class_and_colour_is_among_the_held_out_ones() -> None:

@@ -17,7 +17,7 @@ from tstitch_cli.attributes import AttributeClassifier
 from tstitch_cli.images import contact_sheet, save_sheet
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
-from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captioned import ALL, Captioned
 from tstitch_cli.training.captions import vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
@@ -70,12 +70,20 @@ class TinySD:
                 self._distilled(part, progress(part))
 
     def _classifier(self, progress: Progress) -> None:
-        recipe = AttributesRecipe(self.pictures, self.schedules["tiny-sd-classifier"])
+        photos, inked = (
+            Captioned(self.data, "train", len(self.pictures), combinations=ALL, inked=style) for style in (False, True)
+        )
+        recipe = AttributesRecipe(photos, inked, self.schedules["tiny-sd-classifier"])
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, AttributeClassifier)
         folder = self.shop.folder("classifier")
         save_file(half(model), folder / "model.safetensors")
-        self.shop.write(folder, record, test_accuracy=accuracy(model, self._test()))
+        count = min(2000, len(self.pictures))
+        test = {
+            style: accuracy(model, Captioned(self.data, "test", count, combinations=ALL, inked=style == "ink"))
+            for style in ("photo", "ink")
+        }
+        self.shop.write(folder, record, test_accuracy=test)
 
     def _autoencoder(self, progress: Progress) -> None:
         # Unlike the other family's, this one is faster with the features outermost.
