@@ -112,6 +112,22 @@ class Captioned:
         return ink.outlined(ink.wash(tone, colour), opacity, tone) if self.inked else tint(tone, colour)
 
 
+class BothStyles:
+    """Photographed pictures, then as many inked ones, for what must know both."""
+
+    def __init__(self, photos: Captioned, inked: Captioned) -> None:
+        self.photos, self.inked = photos, inked
+
+    def __len__(self) -> int:
+        return len(self.photos) + len(self.inked)
+
+    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+        """See `Captioned.batch`; photographs come first."""
+        inked = indices >= len(self.photos)
+        some, others = indices[~inked], indices[inked] - len(self.photos)
+        return torch.cat([each.batch(i) for each, i in ((self.photos, some), (self.inked, others)) if len(i)])
+
+
 def _placement(
     size: torch.Tensor, pair: torch.Tensor, wide: torch.Tensor, second: torch.Tensor, jitter: torch.Tensor
 ) -> Placement:

@@ -12,17 +12,19 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tstitch_cli.attributes import AttributeClassifier
 from tstitch_cli.images import contact_sheet, save_sheet
+from tstitch_cli.training.adversarial import SharpeningRecipe
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
-from tstitch_cli.training.captioned import ALL, Captioned
+from tstitch_cli.training.captioned import ALL, BothStyles, Captioned
 from tstitch_cli.training.captions import vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe
-from tstitch_cli.training.loop import Progress, Recipe, Schedule
+from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule
 from tstitch_cli.training.text_to_image import (
     NOISE,
     CaptionTable,
@@ -50,7 +52,10 @@ SCHEDULES = {
         batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
     ),
     "tiny-sd-autoencoder": Schedule(
-        batches=5000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+        batches=6000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+    ),
+    "tiny-sd-sharper": Schedule(
+        batches=4000, batch_size=32, learning_rate=3e-4, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
     "tiny-sd": Schedule(batches=8000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
     "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
@@ -78,6 +83,8 @@ class TinySD:
                 self._classifier(progress(part))
             elif part == "tiny-sd-autoencoder":
                 self._autoencoder(progress(part))
+            elif part == "tiny-sd-sharper":
+                self._sharper(progress(part))
             elif part == LARGE:
                 self._large(progress(part))
             elif part == "tiny-sd-ink":
@@ -104,18 +111,36 @@ class TinySD:
         self.shop.write(folder, record, test_accuracy=test)
 
     def _autoencoder(self, progress: Progress) -> None:
+        model, record = self.shop.run(self._plain_autoencoder(), progress)
+        assert isinstance(model, AutoencoderKL)
+        self._keep_autoencoder(model, record)
+
+    def _sharper(self, progress: Progress) -> None:
+        plain = self._plain_autoencoder()
+        plain.model.load_state_dict(self.autoencoder().state_dict())
+        recipe = SharpeningRecipe("tiny-sd-sharper", plain, self.schedules["tiny-sd-sharper"])
+        before = self.shop.record("vae")
+        model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, nn.ModuleDict)
+        found = model["autoencoder"]
+        assert isinstance(found, AutoencoderKL)
+        self._keep_autoencoder(found, record, before=before)
+
+    def _plain_autoencoder(self) -> AutoencoderRecipe:
+        inked = Captioned(self.data, "train", len(self.pictures), inked=True)
         # Unlike the other family's, this one is faster with the features outermost.
         recipe = AutoencoderRecipe(
-            self.pictures,
+            BothStyles(self.pictures, inked),
             self.classifier(),
             self.schedules["tiny-sd-autoencoder"],
             AUTOENCODER,
             torch.contiguous_format,
         )
         recipe.name = "tiny-sd-autoencoder"
-        model, record = self.shop.run(recipe, progress)
-        assert isinstance(model, AutoencoderKL)
-        test = self._test()
+        return recipe
+
+    def _keep_autoencoder(self, model: AutoencoderKL, record: Record, **more: Any) -> None:
+        """Puts the autoencoder in its folder, with the latents' scale, and drops the latents of an earlier one."""
         with torch.no_grad():
             sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
         scale = scale_of(sample)
@@ -124,11 +149,12 @@ class TinySD:
         model.to(torch.float16).save_pretrained(folder)
         self._write_pipeline()
         self.shop.forget("tiny-sd-latents")
+        test = self._test()
         shown = test.batch(torch.arange(min(500, len(test))))
         with torch.no_grad():
             shipped = self.autoencoder()
             error = (shipped.decode(shipped.encode(shown).latent_dist.mode()).sample - shown).square().mean()
-        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale)
+        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale, **more)
 
     def _large(self, progress: Progress) -> None:
         recipe = TextToImageRecipe(LARGE, SHAPES[LARGE], self.schedules[LARGE], self._examples())
@@ -225,7 +251,7 @@ class TinySD:
 
     def folder_of(self, part: str) -> Path:
         """Where the weights of `part` go."""
-        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae"}
+        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae", "tiny-sd-sharper": "vae"}
         return self.shop.out / names.get(part, part)
 
 
