@@ -332,7 +332,7 @@ class Rival:
     """What could be run instead of the chosen row: something simpler, or the best row of another setting."""
 
     kind: str
-    """`fewer steps`, `smallest alone`, `cache` or `other setting`."""
+    """`largest alone` (in as many steps as fit), `smallest alone`, `cache` or `other setting`."""
     setting: Setting
     allocation: tuple[tuple[str, int], ...]
     time_s: Times
