@@ -44,7 +44,7 @@ from tests.benchmarks.common import (
 from tstitch_cli import agreement, latents, noise_levels
 from tstitch_cli.combinations import combinations, whole_steps_of_units
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.denoisers import Family, reset
+from tstitch_cli.denoisers import reset
 from tstitch_cli.orders import ORDERS, arranged
 from tstitch_cli.trajectory import Batch
 

@@ -62,8 +62,14 @@ def rivals(made: Plan) -> None:
         talk.print(f"  {_described(made, rival)}: {shown_s(rival.time_s.within)}, {loss}{wins}")
 
 
-def left_out(joint: Joint) -> None:
-    """Says which settings were not compared, and why."""
+def compared(joint: Joint) -> None:
+    """Says how many settings were compared, what a share is of, and which were left out, and why."""
+    settings = 1 + sum(rival.kind == "other setting" for rival in joint.plan.rivals)
+    standard = joint.standard.profile
+    of = ""
+    if joint.plan.budget.asked.endswith(("%", "x", "×")):
+        of = f"; {joint.plan.budget.asked} is of {standard.denoisers[-1].name} alone in {standard.setting.words}"
+    talk.print(escape(f"the best of {settings} setting{'s' * (settings > 1)}{of}"))
     for found, why in joint.left_out:
         talk.print(f"[dim]left out: {escape(found.path.name)}: {escape(why)}[/]")
 
