@@ -13,6 +13,7 @@ from tstitch_cli.documents import write_plan
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
 from tstitch_cli.objectives import named
 from tstitch_cli.plan import make_plan
+from tstitch_cli.plots import pareto_png
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Evaluation, Fingerprint, Measured, Plan, Profile
 
@@ -110,3 +111,10 @@ def test_only_what_still_holds_is_taken(tmp_path: Path) -> None:
     weights = dict.fromkeys(profile.fingerprint.weights, "other")
     with pytest.raises(StaleError, match="other weights"):
         measurements.named(path, replace(profile, fingerprint=replace(profile.fingerprint, weights=weights)))
+
+
+def test_a_plot_shows_the_rows_that_have_the_metric(tmp_path: Path) -> None:
+    earlier = evaluated(make_plan(given(), budget=HALF), only=4)
+    plan = make_plan(given(), budget=HALF, objective=named("fid"), measured=earlier)
+    pareto_png(plan, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

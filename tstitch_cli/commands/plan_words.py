@@ -57,7 +57,9 @@ def rivals(made: Plan) -> None:
         return
     talk.print("instead one could run:")
     for rival in made.rivals:
-        loss = "loss not measured" if rival.loss is None else f"loss {rival.loss:.4f}"
+        loss = f"loss {rival.loss:.4f}" if rival.loss is not None else "loss not measured"
+        if rival.loss is None and rival.setting.steps != made.setting.steps:
+            loss += f" (profile with --steps {rival.setting.steps},{made.setting.steps} to compare)"
         wins = f" [bold yellow]which is better: {escape(_command(made, rival))}[/]" if rival.wins else ""
         talk.print(f"  {_described(made, rival)}: {shown_s(rival.time_s.within)}, {loss}{wins}")
 
