@@ -40,7 +40,7 @@ def with_optimum(plan: Plan, profile: Profile) -> Plan:
             hint="leave --exact out, or profile without the cache",
         )
     model = CostModel(profile)
-    found = _optimum(profile, model, plan.budget.seconds / model.ratio(plan.budget.quantile) - model.fixed_s)
+    found = _optimum(profile, model, plan.budget.plannable_s / model.ratio(plan.budget.quantile) - model.fixed_s)
     if found is None:
         return plan
     bounded = replace(plan, least_loss=found.bound)

@@ -141,6 +141,11 @@ def show(made: Plan) -> None:
         f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}: {times}; "
         f"the budget is {shown_s(made.budget.seconds)}{asked}"
     )
+    if made.budget.margin:
+        talk.print(
+            f"[yellow]the machine was unsteady while it was profiled, so a margin of {made.budget.margin:.0%} is kept: "
+            f"predictions may come to {shown_s(made.budget.plannable_s)}[/]"
+        )
     if made.least_loss is not None and row.loss is not None:
         talk.print(
             f"its predicted loss is {row.loss:.4f}; of all assignments of denoisers to steps within the budget, "
