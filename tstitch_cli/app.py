@@ -14,6 +14,7 @@ from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
 from tstitch_cli.commands.show import show
 from tstitch_cli.commands.train import train
+from tstitch_cli.commands.verify import verify
 from tstitch_cli.commands.zoo import zoo
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.command("demo")(demo)
 app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
+app.command("verify")(verify)
 app.command("show")(show)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
