@@ -17,9 +17,11 @@ from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, write_plan
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
+from tstitch_cli.schema import FixedParts, Measure
 from tstitch_cli.zoo.registry import Zoo
 
 NAMES = ("fashion-s", "fashion-xl")
+NOTHING = Measure(0.0, 0.0, 1)
 
 __all__ = ["toy_zoo"]  # an autouse fixture: a zoo file, the bundled family beside it
 
@@ -44,7 +46,14 @@ def plan_of(call_s: float, **changes: str) -> Path:
     weights = {entry.name: components.digest_of(entry) for entry in entries}
     here = replace(fingerprint.take(torch.device("cpu"), weights), **changes)  # type: ignore[arg-type]
     setting = replace(profile.setting, batch_size=1, size=32)
-    profile = replace(profile, denoisers=named, setting=setting, validation=(), fingerprint=here)
+    profile = replace(
+        profile,
+        fixed=FixedParts(NOTHING, NOTHING, NOTHING),
+        denoisers=named,
+        setting=setting,
+        validation=(),
+        fingerprint=here,
+    )
     path = Path("mine.yaml")
     write_plan(make_plan(profile, budget=parse_budget("50%")), path, overwrite=True)
     return path
