@@ -8,6 +8,7 @@ import typer
 
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.doctor import doctor
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
@@ -53,6 +54,7 @@ app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ def take(device: torch.device, weights: Mapping[str, str]) -> Fingerprint:
     """The fingerprint of this machine and of `weights`, denoiser name -> digest."""
     return Fingerprint(
         device=device_name(device),
-        driver=_driver(device),
+        driver=driver(device),
         torch=str(torch.__version__),
         diffusers=str(diffusers.__version__),
         threads=torch.get_num_threads(),
@@ -85,7 +85,8 @@ def device_name(device: torch.device) -> str:
     return f"{name} (MPS)" if device.type == "mps" else name
 
 
-def _driver(device: torch.device) -> str:
+def driver(device: torch.device) -> str:
+    """What the device is driven by: CUDA or ROCm with its version, else the system."""
     if device.type == "cuda":
         return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
     return f"{platform.system()} {platform.machine()}"
