@@ -17,8 +17,6 @@ from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
-import numpy as np
-
 from tstitch_cli import agreement, evaluations, fingerprint, flops, machine_load, steadiness
 from tstitch_cli.accelerations import is_full, watches
 from tstitch_cli.allocation import Allocation, per_evaluation
@@ -37,6 +35,7 @@ from tstitch_cli.schema import (
     Profile,
     Validation,
 )
+from tstitch_cli.spread import spread
 from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
@@ -283,11 +282,12 @@ class _Profiler:
         )
         model = CostModel(profile)
         ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]
-        spread = {f"p{round(q * 100)}": float(np.quantile(ratios, q)) for q in QUANTILES}
         drift = steadiness.drift(ratios)
         why = [f"its speed drifted by {drift:.0%} between the rounds"] * steadiness.drifted(ratios)
         unsteady = (*why, *steadiness.reasons(self.readings, self.family.setting.device))
-        return replace(profile, spread=spread, steady=not unsteady, unsteady=unsteady, drift=round(drift, 4))
+        return replace(
+            profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=round(drift, 4)
+        )
 
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)
