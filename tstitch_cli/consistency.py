@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
+from tstitch_cli.orders import EXACT, ORDERS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.yaml_nodes import Place
 from tstitch_cli.zoo.controls import weights_name
@@ -113,7 +114,7 @@ def faults_of_plan(plan: Plan) -> Faults:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations + (plan.least_loss is not None) < len(plan.rows):
+    if plan.combinations + sum(row.order == EXACT for row in plan.rows) < len(plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"
@@ -131,6 +132,8 @@ def _choices(plan: Plan) -> Faults:
             yield place, f"is {row}, but the rows are 0 to {last}"
     if plan.alternatives[:1] != (plan.chosen,):
         yield ("alternatives",), f"must begin with the chosen row, {plan.chosen}"
+    if plan.runner_up is not None and not 0 <= plan.runner_up.row <= last:
+        yield ("runner_up", "row"), f"is {plan.runner_up.row}, but the rows are 0 to {last}"
     if len(set(plan.alternatives)) < len(plan.alternatives):
         yield ("alternatives",), "name a row twice"
 
@@ -158,6 +161,10 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
             yield (*place, "time_s", part), f"must be above 0, is {value:g}"
     if row.refused is not None and (row.feasible or row.pareto):
         yield (*place, "refused"), "is given, so the row can be neither feasible nor on the Pareto front"
+    if row.order is not None and row.order not in (*ORDERS, EXACT):
+        yield (*place, "order"), f"expected one of {', '.join((*ORDERS, EXACT))}, found {row.order}"
+    if row.loss_within is not None and not 0 <= row.loss_within[0] <= row.loss_within[1]:
+        yield (*place, "loss_within"), f"must be the lower and the upper end, is {list(row.loss_within)}"
     if row.compute < 0:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 

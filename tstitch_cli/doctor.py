@@ -254,7 +254,8 @@ def stitched_run() -> Finding:
     turns, batch = per_evaluation(allocation, [1] * steps), Batch(family.example_prompts(1), (0,))
     clock, read = clock_for(family.device), machine_load.reader_for(on)
     run(family, batch, turns, clock)
-    readings, seconds = [read()], []
+    readings = [read()]
+    seconds: list[float] = []
     began = time.perf_counter()
     while not seconds or time.perf_counter() - began < RUN_S:
         drawn = run(family, batch, turns, clock)

@@ -31,6 +31,10 @@ FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Those for denoisers trained by flow matching, which no other scheduler fits."""
 
 
+STOCHASTIC = ("ddpm", "euler-a", "lcm")
+"""Those that add noise in every step, so that one noise to begin with does not decide where they end."""
+
+
 def known(name: str) -> str:
     """`name` where it is a scheduler's; raises UsageError with the near and all names otherwise."""
     if name in SCHEDULERS:
