@@ -29,7 +29,7 @@ def drift_of(predicted: Times, seconds: Sequence[float]) -> float | None:
     return off if abs(off) > max(TOLERATED, by_chance) else None
 
 
-def warning(predicted: Times, seconds: Sequence[float], plan: str = "plan.yaml") -> str | None:
+def warning(predicted: Times, seconds: Sequence[float]) -> str | None:
     """What to tell of `drift_of`, and what to do about it; None where there is nothing to tell."""
     off = drift_of(predicted, seconds)
     if off is None:
@@ -38,6 +38,6 @@ def warning(predicted: Times, seconds: Sequence[float], plan: str = "plan.yaml")
     which = "the first call" if calls == 1 else f"the first {calls} calls"
     than = "longer than predicted, so the machine is slower" if off > 0 else "less than predicted, so it is faster"
     return (
-        f"{which} took {abs(off):.0%} {than} than when it was profiled: `tstitch verify {plan}` tells whether the plan "
-        "holds, `tstitch profile` and `tstitch plan` make a new one"
+        f"{which} took {abs(off):.0%} {than} than when it was profiled: `tstitch verify` tells whether the plan "
+        "still holds, `tstitch profile` and `tstitch plan` make a new one"
     )

@@ -98,13 +98,14 @@ def _load(plan: Plan, bar: Any, *, allow_stale: bool) -> Family:
     from tstitch_cli.devices import resolve_device
     from tstitch_cli.verify import check_machine
 
-    resolve_device(plan.setting.device)
     if random:
         zoo = Zoo.load()
         entries = [zoo.planned(denoiser) for denoiser in plan.denoisers]
         net = control_of(plan.setting, entries)
     else:
         entries = entries_of(plan.denoisers)
+    resolve_device(plan.setting.device)
+    if not random:
         net = recorded_control(plan.setting, weights, entries)
     if not allow_stale:
         check_machine(plan, entries, net)
