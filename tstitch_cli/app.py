@@ -8,12 +8,14 @@ import typer
 
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.doctor import doctor
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
 from tstitch_cli.commands.show import show
 from tstitch_cli.commands.train import train
+from tstitch_cli.commands.verify import verify
 from tstitch_cli.commands.zoo import zoo
 
 app = typer.Typer(
@@ -46,11 +48,13 @@ app.command("demo")(demo)
 app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
+app.command("verify")(verify)
 app.command("show")(show)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -67,6 +67,10 @@ def faults_of_profile(profile: Profile) -> Faults:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
         yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
+    if not 0 <= profile.drift < 1:
+        yield ("drift",), f"must be at least 0 and below 1, is {profile.drift:g}"
+    if profile.steady and profile.unsteady:
+        yield ("unsteady",), "gives reasons, so `steady` must be false"
     yield from _fingerprint(profile.fingerprint, names, profile.setting)
     for index, validation in enumerate(profile.validation):
         yield from _allocation(validation.allocation, names, profile.setting.taken, ("validation", index, "allocation"))
@@ -110,6 +114,8 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
     if plan.budget.quantile is not None and not 0 < plan.budget.quantile < 1:
         yield ("budget", "quantile"), f"must be between 0 and 1, is {plan.budget.quantile:g}"
+    if not 0 <= plan.budget.margin <= 1:
+        yield ("budget", "margin"), f"must be from 0 to 1, is {plan.budget.margin:g}"
     try:
         units_of(plan.increment)
     except UsageError as error:

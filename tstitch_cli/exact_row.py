@@ -38,7 +38,7 @@ def with_optimum(plan: Plan, profile: Profile) -> Plan:
             "--exact seeks the least predicted loss and nothing else", hint="leave --maximize or --exact out"
         )
     steps, model = PerStep.of(profile, "--exact"), CostModel(profile)
-    found = _optimum(steps, model.names, plan.budget.seconds / model.ratio(plan.budget.quantile) - model.fixed_s)
+    found = _optimum(steps, model.names, plan.budget.plannable_s / model.ratio(plan.budget.quantile) - model.fixed_s)
     if found is None:
         return plan
     bounded = replace(plan, least_loss=found.bound)

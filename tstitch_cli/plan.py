@@ -21,6 +21,7 @@ from tstitch_cli.objectives import Best, Objective, best_known, least_loss, most
 from tstitch_cli.orders import SMALL_TO_LARGE
 from tstitch_cli.quantities import Quantity, shown_s
 from tstitch_cli.schema import Budget, Measured, Plan, PlannedDenoiser, Profile, Row, Times
+from tstitch_cli.steadiness import margin
 from tstitch_cli.sureness import with_sureness
 from tstitch_cli.table import MAX_ROWS, Floats, Table, enumerated, orders_named
 
@@ -43,10 +44,10 @@ def make_plan(
 ) -> Plan:
     """Chooses, of all fraction combinations in steps of `increment`, the best by `objective` within the budget.
 
-    The budget bounds a call's time at `quantile` (None: the mean). `top` best rows are kept as alternatives. Rows of
-    equal whole steps are merged; equal objectives go to the row with more steps of the larger denoisers. `order` is
-    one of `orders.ORDERS`, or `any` for all of them. `measured` is an earlier plan whose
-    measured metrics still hold: see `measurements`.
+    The budget bounds a call's time at `quantile` (None: the mean), with the margin that an unsteady profile asks for.
+    `top` best rows are kept as alternatives. Rows of equal whole steps are merged; equal objectives go to the row with
+    more steps of the larger denoisers. `order` is one of `orders.ORDERS`, or `any` for all of them. `measured` is an
+    earlier plan whose measured metrics still hold: see `measurements`.
 
     Without an `objective` the best is taken that is known of every row within the budget: a measured metric, else the
     least predicted loss, else the most compute.
@@ -62,12 +63,12 @@ def make_plan(
         raise UsageError(f"{top} rows cannot be kept", hint="use --top 1 or more")
     model = CostModel(profile)
     table = enumerated(profile, model, increment, orders_named(order))
-    limit_s = budget.seconds(model.largest_alone_s(quantile))
+    bound = Budget(budget.asked, budget.seconds(model.largest_alone_s(quantile)), quantile, margin(profile))
     if not table.allowed.any():
         raise _all_refused(profile, table)
-    feasible = table.allowed & (table.mean_s * model.ratio(quantile) <= limit_s * (1 + EQUAL))
+    feasible = table.allowed & (table.mean_s * model.ratio(quantile) <= bound.plannable_s * (1 + EQUAL))
     if not feasible.any():
-        raise _infeasible(profile, model, float(table.mean_s[table.allowed].min()), limit_s, quantile, budget)
+        raise _infeasible(profile, model, float(table.mean_s[table.allowed].min()), bound, budget)
     known = _known(table, measured)
     objective = objective or _best_known(profile, known, feasible)
     quality = _quality(profile, table, objective, known)
@@ -107,7 +108,7 @@ def make_plan(
         evaluations=profile.evaluations,
         denoisers=tuple(PlannedDenoiser(d.name, d.source, d.revision, d.knows, d.embedding) for d in profile.denoisers),
         fingerprint=profile.fingerprint,
-        budget=Budget(budget.asked, limit_s, quantile),
+        budget=bound,
         objective=objective.__name__,
         increment=increment,
         combinations=table.enumerated,
@@ -207,13 +208,13 @@ def _named(objective: Objective | Best, value: float) -> dict[str, float]:
 
 
 def _infeasible(
-    profile: Profile, model: CostModel, fastest_s: float, limit_s: float, quantile: float | None, budget: Quantity
+    profile: Profile, model: CostModel, fastest_s: float, bound: Budget, budget: Quantity
 ) -> InfeasibleError:
     """Says what the smallest budget is, and what would reach the asked one."""
-    ratio = model.ratio(quantile)
+    ratio = model.ratio(bound.quantile) * (1.0 + bound.margin)
     smallest = min(model.names, key=model.trajectory_s)
     elapsed = model.elapsed_s[model.names.index(smallest)]
-    left_s = limit_s / ratio - model.fixed_s
+    left_s = bound.seconds / ratio - model.fixed_s
     steps = int(np.searchsorted(elapsed, left_s, side="right")) - 1
     if steps >= 1:
         ways = [f"fewer steps (profile with --steps {steps}: {smallest} alone would fit)"]
@@ -224,10 +225,15 @@ def _infeasible(
     ways.append("a smaller model")
     if profile.setting.batch_size > 1:
         ways.append(f"fewer pictures at once (--batch-size below {profile.setting.batch_size})")
-    asked = f"{budget.asked} is {shown_s(limit_s)}" if budget.kind != "seconds" else shown_s(limit_s)
-    bound = "the mean" if quantile is None else f"p{quantile * 100:g}"
+    if bound.margin:
+        ways.append("profiling again on a quiet machine")
+    asked = f"{budget.asked} is {shown_s(bound.seconds)}" if budget.kind != "seconds" else shown_s(bound.seconds)
+    told = "the mean" if bound.quantile is None else f"p{bound.quantile * 100:g}"
+    told += f" of {profile.setting.taken} steps"
+    if bound.margin:
+        told += f", with a margin of {bound.margin:.0%} as the machine was unsteady while it was profiled"
     return InfeasibleError(
         f"no allocation fits the budget ({asked}): the smallest possible one for this profile is "
-        f"{shown_s(fastest_s * ratio, up=True)} ({bound} of {profile.setting.taken} steps)",
+        f"{shown_s(fastest_s * ratio, up=True)} ({told})",
         hint=f"what would reach it: {'; '.join(ways)}",
     )

@@ -28,7 +28,7 @@ def with_rivals(plan: Plan, base: Found, siblings: Sequence[Found], path: Callab
     mine = whole.rows[whole.chosen].loss if whole.total is None else whole.total
 
     def judged(rival: Rival) -> Rival:
-        fits = rival.time_s.within <= plan.budget.seconds * (1 + CLOSE)
+        fits = rival.time_s.within <= plan.budget.plannable_s * (1 + CLOSE)
         better = rival.loss is not None and mine is not None and rival.loss < mine * (1 - CLOSE)
         return replace(rival, wins=fits and better)
 
@@ -84,7 +84,7 @@ def _alone(kind: str, plan: Plan, base: Found, of: Found, path: Callable[[Found]
     model, agreement = CostModel(of.profile), of.profile.agreement
     allocation = model.alone(model.names[-1] if agreement is None else agreement.largest)
     times = model.times(allocation, plan.budget.quantile)
-    if times.within > plan.budget.seconds or known_steps.broken(allocation, known_steps.of(of.profile.denoisers)):
+    if times.within > plan.budget.plannable_s or known_steps.broken(allocation, known_steps.of(of.profile.denoisers)):
         return None
     loss = of.coarseness if base.reference is not None and base.reference == of.reference else None
     return Rival(kind, of.profile.setting, allocation, times, loss, path(of), wins=False)

@@ -230,7 +230,7 @@ class Profile:
     """Quantiles of (time of a call / its prediction from the means), as {"p50": 1.0, ..., "p99": 1.06}."""
     rounds: int
     steady: bool
-    """False when the machine's speed drifted while it was measured."""
+    """False when the machine's speed drifted while it was measured, or something else disturbed it: see `unsteady`."""
     stopped: str
     """Why measuring ended: `tight` (the confidence interval is within the tolerance), `time cap` or `imported`."""
     confidence: float
@@ -242,6 +242,10 @@ class Profile:
     """None where it was not measured."""
     coarseness: Coarseness | None = None
     """None where the setting was measured by itself, or has noise of its own in every step."""
+    unsteady: tuple[str, ...] = ()
+    """Why not `steady`, in words: the drift, other processes, throttled clocks."""
+    drift: float = 0.0
+    """By which share the fastest quarter of the rounds' calls was faster than the slowest, in [0, 1)."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""
@@ -316,6 +320,13 @@ class Budget:
     seconds: float
     quantile: float | None
     """None bounds the mean."""
+    margin: float = 0.0
+    """Share by which predicted times are taken to be longer, as the machine was unsteady while it was measured."""
+
+    @property
+    def plannable_s(self) -> float:
+        """Seconds that a prediction may come to, so that there is room for the margin."""
+        return self.seconds / (1.0 + self.margin)
 
 
 @dataclass(frozen=True)

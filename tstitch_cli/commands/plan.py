@@ -38,7 +38,10 @@ def plan(
         str | None,
         typer.Option(help="Profile file, or a profile's name; the newest one in ./profiles by default."),
     ] = None,
-    increment: Annotated[float, typer.Option(help="Step between fractions; must divide 1.")] = 0.1,
+    increment: Annotated[
+        float | None,
+        typer.Option(help="Step between fractions; must divide 1. By default 0.1, and the best row to the step."),
+    ] = None,
     quantile: Annotated[
         str, typer.Option(help="Share of the calls that stay within the budget, 0.5 to 0.99, or 'mean'.")
     ] = "0.95",
@@ -119,18 +122,23 @@ def plan(
         earlier = measurements.left_at(out_file, base.profile, documents.digest(source))
 
     def planned(found: Found, within: Quantity) -> Plan:
+        sought = None if found.profile.agreement is None and objective is least_loss else objective
         made = make_plan(
             found.profile,
             budget=within,
             quantile=bound,
-            increment=increment,
-            objective=None if found.profile.agreement is None and objective is least_loss else objective,
+            increment=0.1 if increment is None else increment,
+            objective=sought,
             top=top,
             order=order,
             measured=earlier,
             profile_path=_from(out_file, found.path),
             digest=documents.digest(found.path),
         )
+        if increment is None:
+            from tstitch_cli.refined_row import with_refined
+
+            made = with_refined(made, found.profile, budget=within, objective=sought, order=order)
         if exact:
             from tstitch_cli.exact_row import with_optimum
 
@@ -199,6 +207,11 @@ def show(made: Plan) -> None:
         f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}; "
         f"the budget is {shown_s(made.budget.seconds)}{asked}"
     )
+    if made.budget.margin:
+        talk.print(
+            f"[yellow]the machine was unsteady while it was profiled, so a margin of {made.budget.margin:.0%} is kept: "
+            f"predictions may come to {shown_s(made.budget.plannable_s)}[/]"
+        )
     plan_words.sureness(made)
     for index in made.alternatives[1:]:
         other = made.rows[index]

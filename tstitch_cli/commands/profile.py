@@ -358,6 +358,7 @@ def show(made: Profile) -> None:
     from rich.table import Table
 
     from tstitch_cli.costs import CostModel
+    from tstitch_cli.steadiness import margin
 
     setting = made.setting
     machine = f" ({made.fingerprint.device})" if made.fingerprint else ""
@@ -401,7 +402,12 @@ def show(made: Profile) -> None:
         + ("" if made.stopped == "tight" else " when the time was up (--max-time)")
     )
     if not made.steady:
-        talk.print("[yellow]the machine's speed drifted while measuring: close other programs and profile again[/]")
+        why = "; ".join(made.unsteady) or "its speed drifted"
+        talk.print(f"[yellow]the machine was unsteady while measuring: {escape(why)}[/]")
+        talk.print(
+            f"[yellow]plans from this profile keep a margin of {margin(made):.0%}; close other programs and profile "
+            "again for one without[/]"
+        )
     _show_agreement(made)
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
