@@ -28,8 +28,11 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "sdxl": (2567, 0.001),
     "ssd-1b": (1300, 0.03),
     "segmind-vega": (745, 0.001),
+    "koala-1b": (1161, 0.001),
+    "koala-700m": (782, 0.002),
     "lcm-sdxl": (2567, 0.001),
     "lcm-ssd-1b": (1300, 0.03),
+    "sd3-medium": (2000, 0.02),
     "sd35-large": (8100, 0.01),
     "sd35-medium": (2500, 0.11),  # the card counts the table of positions, 226 M values that are not trained
     "sana-0.6b": (590, 0.005),
@@ -141,6 +144,8 @@ def test_what_is_to_be_stitched_can_be(entries: dict[str, Entry]) -> None:
     for small, large in PAIRS.values():
         check([entries[small], entries[large]])
     check([entries["lcm-ssd-1b"], entries["lcm-sdxl"]])
+    check([entries["koala-700m"], entries["koala-1b"], entries["segmind-vega"], entries["sdxl"]])
+    check([entries["sd3-medium"], entries["sd35-large"]])
     check([entries["bk-sdm-v2-tiny"], entries["sd21-base"]])
     check([entries["flux-mini"], entries["flux-dev"]])
     check([entries["sana-1.5-1.6b"], entries["sana-1.5-4.8b"]])
