@@ -72,7 +72,8 @@ def profile(
         str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
     ] = "2min",
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
+        Path | None,
+        typer.Option("--out", help="The profile; profiles/<device>-<family>-<denoisers>-<setting>.yaml by default."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
     no_agreement: Annotated[
@@ -160,7 +161,8 @@ def profile(
     residency.check(setting, vram_bytes)
     if vram_bytes is not None:
         setting = residency.before_loading(entries, setting, vram_bytes)
-    path = out_file or default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
+    of = [entry.name for entry in entries]
+    path = out_file or default_path(entries[-1].latent_space.name, of, setting, random_weights=random_weights)
     measure_and_save(
         entries,
         setting,
@@ -229,11 +231,11 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.parameters or 0)
 
 
-def default_path(family: str, setting: Setting, *, random_weights: bool = False) -> Path:
+def default_path(family: str, denoisers: list[str], setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
     from tstitch_cli.profiles import file_name
 
-    path = Path("profiles") / file_name(family, setting)
+    path = Path("profiles") / file_name(family, denoisers, setting)
     return path.with_stem(f"{path.stem}-random") if random_weights else path
 
 
@@ -278,7 +280,7 @@ def _save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
 
     from tstitch_cli.documents import write_profile
 
-    path = path or default_path(made.family, made.setting)
+    path = path or default_path(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
     write_profile(made, path, overwrite=overwrite)
     show(made)
     talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
