@@ -172,7 +172,7 @@ def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     }
     assert len(names) == len(changes)
     deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
-    assert profiles.file_name("stable-diffusion", ("bk-sdm-tiny", "sd14"), deep) == (
+    assert profiles.file_name("stable-diffusion", pair, deep) == (
         "cuda-stable-diffusion-bk-sdm-tiny-sd14-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
     )
 

@@ -73,7 +73,7 @@ def profile(
     ] = "2min",
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="The profile; profiles/<device>-<family>-<denoisers>-<setting>.yaml by default."),
+        typer.Option("--out", help="The profile; profiles/<device>-<denoisers>-<setting>.yaml by default."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
     no_agreement: Annotated[
