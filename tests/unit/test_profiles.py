@@ -167,9 +167,8 @@ def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     ]
     # The schedule and the host follow from the denoisers and the rest: nobody chooses them.
     assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule", "host"}
-    names = {
-        profiles.file_name("stable-diffusion", ("bk-sdm-tiny", "sd14"), replace(usual, **change)) for change in changes
-    }
+    pair = ("bk-sdm-tiny", "sd14")
+    names = {profiles.file_name("stable-diffusion", pair, replace(usual, **change)) for change in changes}
     assert len(names) == len(changes)
     deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
     assert profiles.file_name("stable-diffusion", pair, deep) == (
