@@ -118,6 +118,8 @@ def profile(
         _save(made, out_file, overwrite=overwrite)
         return
     from tstitch_cli import accelerations, hub, residency
+    from tstitch_cli.fetch_command import command_for
+    from tstitch_cli.hub_errors import advising
     from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
@@ -130,8 +132,9 @@ def profile(
     if offline:
         hub.go_offline()
     zoo = Zoo.load()
-    entries = smallest_first([zoo.resolve(name) for name in names])
     own = {"large": None, "own": "own"}.get(embeddings, embeddings)
+    with advising(partial(command_for, names, dtype, control, own)):
+        entries = smallest_first(zoo.resolve_all(names))
     check(entries, own)
     from tstitch_cli.devices import resolve_device, resolve_dtype
 
