@@ -13,7 +13,7 @@ FROM_PICTURES = (
     "FluxPipeline",
 )
 """Pipelines of which diffusers has an image-to-image and an inpainting form."""
-VIDEO = {"WanPipeline": (81, 4)}
+VIDEO = {"CogVideoXPipeline": (49, 4), "WanPipeline": (81, 4)}
 """Pipeline -> frames unless told otherwise, and how many frames one frame of its latents stands for."""
 _NOISED = ("flow-euler", "flow-heun")
 """The flow schedulers that can noise a picture."""
