@@ -142,9 +142,9 @@ def test_the_trajectory_is_the_same_wherever_the_switch_is(pair: str, sampler: s
 @pytest.mark.parametrize("guest", [SHIFTED_1, SHIFTED_3], ids=["5B", "2B"])
 @pytest.mark.parametrize("host", [SHIFTED_1, SHIFTED_3], ids=["in 5B's", "in 2B's"])
 def test_shifted_ratios_that_end_in_pure_noise_and_another_scale(host: Noise, guest: Noise) -> None:
-    """The case of CogVideoX: every step is known to both, the first included."""
+    """The case of CogVideoX: every step of a trailing schedule is known to both, the first included."""
     match = Match(Frame(host, 0.7), Frame(guest, 1.15258426))
-    assert all(match.step(t).known for t in range(1000))
+    assert all(match.step(t).known for t in range(5, 1000))
     assert worst("cogvideox-ddim", match.host, match.guest) < 2e-4
     if host != guest:
         assert worst("cogvideox-ddim", match.host, match.guest, bridged=False) > 1e-2
