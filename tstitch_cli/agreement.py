@@ -92,13 +92,9 @@ def step_weights(
     alpha_after, sigma_after = levels[np.append(starts[1:], len(levels) - 1)].T
     if prediction == "flow":
         return np.abs(sigma - sigma_after) / np.hypot(alpha_after, sigma_after)
-    s, s_after = sigma / alpha, sigma_after / alpha_after
-    weights: npt.NDArray[np.float64] = np.abs(s - s_after) / np.sqrt(1.0 + s_after**2)
-    if prediction == "v_prediction":
-        weights *= alpha
-    elif prediction == "sample":
-        weights *= alpha / sigma
-    return weights
+    # Of v, which is alpha noise - sigma x0, an error moves both: a step turns it by the angle between the two levels.
+    of_v: npt.NDArray[np.float64] = np.abs(sigma * alpha_after - sigma_after * alpha)
+    return of_v / {"epsilon": alpha, "v_prediction": 1.0, "sample": sigma}[prediction]
 
 
 class _Compared:

@@ -142,7 +142,7 @@ def load(
     if not random_weights:
         converted.require(entries)
         with hub_errors.advising(fetching):
-            entries = tuple(hub.pinned(entry) for entry in entries)
+            entries = tuple(hub_errors.all_of(entries, hub.pinned))
             control = control and hub.pinned_control(control)
     host = largest(entries, setting.host)
     if not decided(entries):

@@ -45,7 +45,7 @@ def _there(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
-    made = read_profile(job / "profiles" / "cpu-fashion-ddim10-b2-f32.yaml")
+    made = read_profile(job / "profiles" / "cpu-fashion-s-b-xl-ddim10-b2-f32.yaml")
     assert tuple(d.name for d in made.denoisers) == FAMILY
     assert made.setting.steps == 10
     assert made.fingerprint is not None

@@ -84,7 +84,8 @@ def profile(
     out_file: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default. Of several, their folder."
+            "--out",
+            help="The profile; profiles/<device>-<denoisers>-<setting>.yaml by default. Of several, their folder.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
@@ -133,6 +134,8 @@ def profile(
         save(made, out_file, overwrite=overwrite)
         return
     from tstitch_cli import accelerations, hub, residency
+    from tstitch_cli.fetch_command import command_for
+    from tstitch_cli.hub_errors import advising
     from tstitch_cli.quantities import parse_bytes, parse_counts, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
@@ -146,8 +149,9 @@ def profile(
     if offline:
         hub.go_offline()
     zoo = Zoo.load()
-    entries = smallest_first([zoo.resolve(name) for name in names])
     own = {"large": None, "own": "own"}.get(embeddings, embeddings)
+    with advising(partial(command_for, names, dtype, control, own)):
+        entries = smallest_first(zoo.resolve_all(names))
     check(entries, own)
     from tstitch_cli.devices import resolve_device, resolve_dtype
 
@@ -201,7 +205,8 @@ def profile(
         )
         return
     (setting,) = settings
-    path = out_file or default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
+    of = [entry.name for entry in entries]
+    path = out_file or default_path(entries[-1].latent_space.name, of, setting, random_weights=random_weights)
     measure_and_save(
         entries,
         setting,
@@ -278,11 +283,11 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.parameters or 0)
 
 
-def default_path(family: str, setting: Setting, *, random_weights: bool = False) -> Path:
+def default_path(family: str, denoisers: list[str], setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
     from tstitch_cli.profiles import file_name
 
-    path = Path("profiles") / file_name(family, setting)
+    path = Path("profiles") / file_name(family, denoisers, setting)
     return path.with_stem(f"{path.stem}-random") if random_weights else path
 
 
@@ -331,7 +336,7 @@ def save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
 
     from tstitch_cli.documents import write_profile
 
-    path = path or default_path(made.family, made.setting)
+    path = path or default_path(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
     write_profile(made, path, overwrite=overwrite)
     show(made)
     talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")

@@ -118,7 +118,9 @@ def _batch(family: Family, seed: int) -> Batch:
 
 
 def _path(entries: list[Entry], setting: Setting, folder: Path | None, *, random_weights: bool) -> Path:
-    path = default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
+    path = default_path(
+        entries[-1].latent_space.name, [entry.name for entry in entries], setting, random_weights=random_weights
+    )
     if folder is None:
         return path
     if folder.suffix in (".yaml", ".yml"):

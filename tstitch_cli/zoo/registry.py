@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 from tstitch_cli import documents, hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.hub_errors import all_of
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser, Setting
 from tstitch_cli.yaml_nodes import Place
@@ -136,6 +137,10 @@ class Zoo:
             f"there is no denoiser {name!r}, and no folder or hub id either",
             hint=(f"did you mean {' or '.join(near)}? " if near else "") + "`tstitch zoo` lists them",
         )
+
+    def resolve_all(self, names: Sequence[str]) -> list[Entry]:
+        """The entries for `names`; raises what `resolve` raises, and once for all that may not be fetched."""
+        return all_of(names, self.resolve)
 
     def planned(self, denoiser: PlannedDenoiser) -> Entry:
         """The entry that a profile, plan or picture refers to: under its name there, at its source and revision.
