@@ -45,6 +45,8 @@ _NO_MEMORY = (
     "out of memory",
     "out_of_memory",
     "outofmemory",
+    "out_of_device_memory",
+    "out_of_host_memory",
     "alloc_failed",
     "memoryallocation",
     "allocate memory",

@@ -19,7 +19,6 @@ from tstitch_cli.denoisers import Family
 from tstitch_cli.devices import compiling, out_of_memory
 from tstitch_cli.errors import TstitchError, UsageError
 from tstitch_cli.inputs import NOTHING, Given
-from tstitch_cli.provenance import refuse_untellable
 from tstitch_cli.stitching import planned_evaluations
 
 
@@ -33,10 +32,6 @@ class Batch:
     negative_prompt: str | None = None
     given: Given = NOTHING
     """The pictures that all of them start from."""
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a prompt that could not be written into its picture."""
-        refuse_untellable((*self.prompts, self.negative_prompt or ""))
 
 
 @dataclass(frozen=True)
@@ -82,25 +77,27 @@ def run(
     """
     for bridge in family.bridges.values():
         bridge.strict = strict
-    steps = steps or family.setting.steps
-    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps, batch.given)
+    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps, batch.given)
+    generators = [noise_generator(batch.seed, index) for index in batch.indices]
     family.stitched.follow(allocation, lambda: planned_evaluations(family.pipeline))
-    marks: list[Any] = []
+    asked, marks = steps or family.setting.steps, list[Any]()
     family.stitched.clock.boundary = lambda: marks.append(clock.mark())
 
     def draw() -> npt.NDArray[np.float32]:
+        for generator in generators:  # they have moved on where this is drawn again
+            generator.manual_seed(generator.initial_seed())
         # Numbers and not pictures, for in those a NaN is a black pixel like any other.
-        generators = [noise_generator(batch.seed, index) for index in batch.indices]
         return _pixels(family.pipeline(**arguments, generator=generators, output_type="np"))
 
-    with torch.inference_mode(), out_of_memory(family.setting), compiling(family.setting), _noting(family, steps):
+    with torch.inference_mode(), out_of_memory(family.setting), compiling(family.setting), _noting(family, asked):
         began = clock.mark()
         pixels = draw()
-        frames = tuple(tuple(VaeImageProcessor.numpy_to_pil(each)) for each in pixels)
+        with np.errstate(invalid="ignore"):  # what is not finite is told below, or nobody looks at it
+            frames = tuple(tuple(VaeImageProcessor.numpy_to_pil(each)) for each in pixels)
         ended = clock.mark()
         seconds = clock.seconds([began, *marks, ended])
         if strict and not finite.everywhere(family.stitched.last, pixels):
-            raise finite.searched(family, batch.indices, steps, draw, pixels)
+            raise finite.searched(family, batch.indices, asked, draw, pixels)
     realised = family.stitched.realised
     if not isinstance(allocation, str) and realised != tuple(allocation):
         raise UsageError(
