@@ -50,9 +50,9 @@ def write(path: Path, content: bytes, *, overwrite: bool) -> None:
                 _move_to_free(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except FileExistsError:
+    except FileExistsError as error:
         refuse_existing(path, overwrite=overwrite)
-        raise
+        raise unwritable(path, error) from error
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
 
