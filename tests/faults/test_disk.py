@@ -25,7 +25,7 @@ from tstitch_cli import documents, files, provenance
 from tstitch_cli.errors import BadFileError, ExitStatus
 from tstitch_cli.images import save_picture
 from tstitch_cli.sample import Work, write
-from tstitch_cli.schema import PlannedDenoiser, Profile
+from tstitch_cli.schema import PROFILE_SCHEMA, PlannedDenoiser, Profile
 from tstitch_cli.trajectory import Batch, run
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ def test_a_profile_being_written_while_read(tmp_path: Path) -> None:
 
 def test_a_profile_cut_off_in_the_middle_is_refused(tmp_path: Path) -> None:
     """What a program that does not write whole files, such as an editor or a copy, may leave."""
-    whole = documents.render(measured(), documents.PROFILE_SCHEMA).encode()
+    whole = documents.render(measured(), PROFILE_SCHEMA).encode()
     path = tmp_path / "profile.yaml"
     for end in range(0, len(whole) - 2, 97):
         path.write_bytes(whole[:end])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def _with_header(header: bytes, rest: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + rest
 
 
-CORRUPT = {
+CORRUPT: dict[str, Callable[[bytes], bytes]] = {
     "a length beyond the file": lambda c: struct.pack("<Q", 1 << 62) + c[8:],
     "a length of nothing": lambda c: struct.pack("<Q", 0) + c[8:],
     "no JSON": lambda c: c[:8] + b"\xff" * 100 + c[108:],
