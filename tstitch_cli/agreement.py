@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tstitch_cli import noise_levels
+from tstitch_cli import finite, noise_levels
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.schema import Agreement, Closeness
@@ -46,6 +46,8 @@ def measure(family: Family, batches: Sequence[Batch], counts: Sequence[int]) -> 
 
     `counts` (T,) are the evaluations of each step. None where guidance is not linear in the prediction, so that
     nothing can be said of what it would have made of another one.
+
+    Raises what `trajectory.run` raises, DeviceError too where an answer is not finite.
     """
     largest = family.stitched.host
     others = [name for name in family.denoisers if name != largest]
@@ -142,6 +144,8 @@ def _compared(family: Family, largest: str, others: Sequence[str]) -> Iterator[_
 
     def also(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         outputs = [output, *stitched.ask(others, args, kwargs)]
+        for name, each in zip([largest, *others], outputs, strict=True):
+            finite.require(family, name, each)
         compared.calls.append(dict(zip([largest, *others], map(_tensor, outputs), strict=True)))
 
     plain: Callable[..., Any] = scheduler.step

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -59,6 +61,10 @@ app.command("doctor")(doctor)
 
 def main() -> None:
     """Runs the command line."""
+    # What the terminal's encoding has not, such as a prompt in another script, is escaped; it is no reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

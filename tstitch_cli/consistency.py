@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
 from tstitch_cli.orders import EXACT, ORDERS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
-from tstitch_cli.yaml_nodes import Place
+from tstitch_cli.typed_values import near
+from tstitch_cli.yaml_lines import MAX_KEY
+from tstitch_cli.yaml_nodes import Place, short
 from tstitch_cli.zoo.controls import weights_name
 
 Faults = Iterator[tuple[Place, str]]
@@ -19,6 +20,7 @@ Faults = Iterator[tuple[Place, str]]
 ORIGINS = ("measured", "imported", "reference")
 MAX_STEPS = 10_000
 MAX_FRAMES = 10_000
+MAX_DENOISERS = 100
 TIED = 1.05
 """Denoisers whose costs are within this ratio may stand in either order."""
 
@@ -216,13 +218,15 @@ def _evaluations(evaluations: tuple[tuple[int, int], ...], steps: int) -> Faults
 
 
 def _names(names: Sequence[str]) -> Faults:
-    if len(names) < 2:
-        yield ("denoisers",), f"must be two or more, there are {len(names)}"
-    for index, name in enumerate(names):
+    if not 2 <= len(names) <= MAX_DENOISERS:
+        yield ("denoisers",), f"must be 2 to {MAX_DENOISERS}, there are {len(names)}"
+    for index, name in enumerate(names[: MAX_DENOISERS + 1]):
         if not name.strip():
             yield ("denoisers", index, "name"), "must not be empty"
+        if len(name) > MAX_KEY:
+            yield ("denoisers", index, "name"), f"is longer than {MAX_KEY} characters"
         if name in names[:index]:
-            yield ("denoisers", index, "name"), f"{name} stands here a second time"
+            yield ("denoisers", index, "name"), f"{short(name)} stands here a second time"
 
 
 def _knows(knows: tuple[int, int] | None, steps: int, place: Place) -> Faults:
@@ -270,5 +274,5 @@ def _allocation(allocation: tuple[tuple[str, int], ...], names: Sequence[str], s
 
 def _known(name: str, names: Sequence[str], place: Place) -> Faults:
     if name not in names:
-        near = get_close_matches(name, names, 1)
-        yield place, f"{name} is none of the denoisers" + (f", did you mean {near[0]}?" if near else "")
+        meant = near(name, names)
+        yield place, f"{short(name)} is none of the denoisers" + (f", did you mean {meant}?" if meant else "")

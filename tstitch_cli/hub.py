@@ -257,7 +257,7 @@ def _config_path(entry: Entry | Control) -> str:
 def _listing(repository: str, commit: str, name: str | None = None) -> dict[str, File]:
     """The files of a repository at a commit: as they were told once, else as the hub tells; offline, those here."""
     record = _repository_folder(repository) / "tstitch" / f"{commit}.json"
-    with suppress(OSError, ValueError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {path: File(*about) for path, about in json.loads(record.read_text(encoding="utf-8")).items()}
     folder = snapshot(repository, commit)
     if offline():

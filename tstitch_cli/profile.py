@@ -23,6 +23,7 @@ from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
+from tstitch_cli.errors import DeviceError
 from tstitch_cli.memory import PeakMemory
 from tstitch_cli.sample import Work, write
 from tstitch_cli.schema import (
@@ -42,6 +43,8 @@ from tstitch_cli.trajectory import Batch, Trajectory, run
 FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
 WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
+MOST_JUMPS = 3
+"""Calls in a row in which a clock may run backwards."""
 VALIDATIONS, VALIDATION_CALLS = 3, 3
 AGREEMENT_TRAJECTORIES = 3
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -116,7 +119,7 @@ class _Profiler:
         self.names = tuple(entry.name for entry in family.entries)
         self.steps = family.setting.taken
         self.random = random.Random(batch.seed)
-        self.began = now()
+        self.elapsed, self.looked = 0.0, now()
         self.counts: tuple[int, ...] = ()
         self.compiling_s = 0.0
         self.knows: dict[str, tuple[int, int] | None] = {}
@@ -150,9 +153,25 @@ class _Profiler:
         return agreement.measure(self.family, batches, self.counts)
 
     def _spent(self) -> float:
-        return self.now() - self.began
+        """Seconds since the work began; where the host's clock was set back they stand still, so the cap is reached."""
+        looked = self.now()
+        self.elapsed += max(0.0, looked - self.looked)
+        self.looked = looked
+        return self.elapsed
 
     def _call(self, allocation: Allocation) -> _Call:
+        """A call whose times can be; raises DeviceError where the clock runs backwards again and again."""
+        for _ in range(MOST_JUMPS):
+            call = self._made(allocation)
+            trajectory = call.trajectory
+            if min(trajectory.encode_s, *trajectory.evaluations_s, trajectory.decode_s, call.write_s) >= 0:
+                return call
+        raise DeviceError(
+            f"the clock of {self.family.setting.device} ran backwards in {MOST_JUMPS} calls one after the other",
+            hint="nothing can be timed by it; look at the machine's (or the virtual machine's) clock source",
+        )
+
+    def _made(self, allocation: Allocation) -> _Call:
         turns: Sequence[str] | str = per_evaluation(allocation, self.counts) if self.counts else allocation[0][0]
         trajectory = run(self.family, self.batch, turns, self.clock, strict=False)
         work = Work(self.planned, self.family.setting, evaluations.run_lengths(self.counts), allocation)
@@ -182,10 +201,10 @@ class _Profiler:
     def _compile(self, name: str, alone: Allocation) -> float:
         """Makes the call in which `name` is compiled, whose time belongs to loading; returns the time of the next."""
         self.progress(f"compiling {name}", 0.0)
-        before = self.now()
+        before = self._spent()
         self._call(alone)
-        spent = self.now() - before
-        self.began += spent
+        spent = self._spent() - before
+        self.elapsed -= spent
         self.compiling_s += spent
         return self._warm_call(name, alone)
 

@@ -177,9 +177,8 @@ def plan(
 
 def show(made: Plan) -> None:
     """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
-    from rich.console import Console
-
     from tstitch_cli.commands import plan_words
+    from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.quantities import shown_s
 
     row = made.rows[made.chosen]
@@ -191,7 +190,7 @@ def show(made: Plan) -> None:
     if spoken := embeddings_in_words(made):
         talk.print(spoken)
     # A table wider than the terminal runs on into the next line rather than losing its figures.
-    Console(width=max(out.width, WIDTH), highlight=False).print(_table(made))
+    SafeConsole(width=max(out.width, WIDTH), highlight=False).print(_table(made))
     shown = len(_shown_rows(made))
     if shown < len(made.rows):
         talk.print(f"[dim]shown are {shown} of {len(made.rows):,} rows, the Pareto ones near the budget[/]")

@@ -358,10 +358,10 @@ def _show_differences(made: Profile) -> None:
 def show(made: Profile) -> None:
     """Prints a profile as a table, then how far it can be trusted."""
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.costs import CostModel
     from tstitch_cli.steadiness import margin
 
@@ -387,7 +387,7 @@ def show(made: Profile) -> None:
             f"{model.mean_s(((d.name, setting.taken),)):.3f} s",
         )
     # A table wider than the terminal runs on into the next line rather than losing its figures.
-    Console(width=max(out.width, WIDTH), highlight=False).print(table)
+    SafeConsole(width=max(out.width, WIDTH), highlight=False).print(table)
     fixed = made.fixed
     talk.print(
         f"besides the steps, a call takes {fixed.encode_s.mean * 1e3:.1f} ms to encode, "

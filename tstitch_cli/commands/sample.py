@@ -357,8 +357,10 @@ def _refuse(
 ) -> list[Entry]:
     """The entries that the plan stands for; raises what can be known to be wrong before anything is loaded."""
     from tstitch_cli.files import refuse_existing
+    from tstitch_cli.provenance import refuse_untellable
     from tstitch_cli.sample import entries_of, refuse_unknown_noise
 
+    refuse_untellable((*prompts, negative_prompt or ""))
     for path in targets:
         refuse_existing(path, overwrite=overwrite)
     refuse_unknown_noise(plan, row, sweep=sweep)

@@ -115,10 +115,10 @@ def _load(plan: Plan, bar: Any, *, allow_stale: bool) -> Family:
 
 
 def _show(verdicts: list[Verdict]) -> None:
-    from rich.console import Console
+    from tstitch_cli.commands.terminal import SafeConsole
 
     # A table wider than the terminal runs on into the next line rather than losing its figures.
-    Console(width=max(out.width, WIDTH), highlight=False).print(_table(verdicts))
+    SafeConsole(width=max(out.width, WIDTH), highlight=False).print(_table(verdicts))
 
 
 def _table(verdicts: list[Verdict]) -> Table:
