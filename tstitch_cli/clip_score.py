@@ -22,15 +22,18 @@ class ClipScore:
 
     def __init__(self, device: torch.device | str = "cpu", repository: str = REPOSITORY) -> None:
         """Raises BadFileError, with the command that fetches it, where CLIP is not in the hub's cache or broken."""
+        from safetensors import SafetensorError
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = _folder(repository)
         self.digest = folder.name
         self.device = torch.device(device)
         try:
             self.model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             why = str(error).strip().splitlines()[0]
             raise BadFileError(f"{repository} cannot be loaded from {folder}: {why}", hint=_hint(repository)) from error
         self.model.eval().requires_grad_(False).to(self.device)

@@ -19,7 +19,7 @@ def present(rows: Iterable[Row]) -> list[str]:
 
 def heading(name: str) -> str:
     """The column's heading: the metric, and which way is better."""
-    return f"{name} {'up' if METRICS[name].higher_is_better else 'down'}"
+    return f"{name} {'↑' if METRICS[name].higher_is_better else '↓'}"
 
 
 def cell(name: str, measured: Measured | None) -> str:
