@@ -49,8 +49,8 @@ class InceptionFeatures:
         self.model = Inception()
         try:
             self.model.load(torch.load(file, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            why = f"{file}: cannot be loaded: {str(error).splitlines()[0]}"
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+            why = f"{file}: cannot be loaded: {str(error)[:200]}"
             raise BadFileError(why, hint=f"fetch it again: {fetch_command()}") from error
         self.model.eval().requires_grad_(False).to(self.device)
 
