@@ -11,6 +11,7 @@ import typer
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.doctor import doctor
+from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
@@ -51,6 +52,7 @@ app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
 app.command("verify")(verify)
+app.command("evaluate")(evaluate)
 app.command("show")(show)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)

@@ -8,6 +8,7 @@ from datetime import datetime
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
+from tstitch_cli.metrics import METRICS
 from tstitch_cli.orders import EXACT, ORDERS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.typed_values import near
@@ -128,12 +129,27 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield ("rows",), "must have at least one row"
     for index, row in enumerate(plan.rows):
         yield from _row(row, names, plan.setting.taken, ("rows", index))
+    yield from _measured(plan)
     yield from _choices(plan)
     for index, rival in enumerate(plan.rivals):
         place: Place = ("rivals", index)
         yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))
         if rival.time_s.within <= 0:
             yield (*place, "time_s", "within"), f"must be above 0, is {rival.time_s.within:g}"
+
+
+def _measured(plan: Plan) -> Faults:
+    for index, row in enumerate(plan.rows):
+        for name, found in row.measured.items():
+            place = ("rows", index, "measured", name)
+            if name not in METRICS:
+                yield place, f"is no metric, there are {', '.join(METRICS)}"
+            if not found.low <= found.value <= found.high:
+                yield place, f"must lie within its interval, is {found.value:g} in {found.low:g} to {found.high:g}"
+    if plan.evaluation is None and any(row.measured for row in plan.rows):
+        yield ("rows",), "have measured metrics, but there is no `evaluation` to say what they hold for"
+    if plan.evaluation is not None and plan.evaluation.pictures < 1:
+        yield ("evaluation", "pictures"), f"must be at least 1, is {plan.evaluation.pictures}"
 
 
 def _choices(plan: Plan) -> Faults:
