@@ -17,7 +17,7 @@ from torch import nn
 
 from tstitch_cli import caches, components, embeddings, hub, hub_errors, offload, running, schedulers, tasks
 from tstitch_cli.bridge import Bridge
-from tstitch_cli.devices import out_of_memory
+from tstitch_cli.devices import out_of_memory, resolve_device
 from tstitch_cli.fetch_command import fetch_command
 from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.schema import GivenFile, Setting
@@ -134,6 +134,7 @@ def load(
     """
     check(entries, setting.embeddings)
     check_setting(entries, setting)
+    resolve_device(setting.device)
     _quiet()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)

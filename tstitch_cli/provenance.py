@@ -180,6 +180,8 @@ def _contradictions(made: Provenance) -> list[str]:
         found.append("a denoiser is listed twice")
     if not {name for name, _ in made.allocation} <= known:
         found.append("the allocation has a denoiser that is not listed")
+    if not {setting.host, setting.schedule} <= {None, *known}:
+        found.append("the host or the schedule is a denoiser that is not listed")
     if sum(steps for _, steps in made.allocation) != setting.taken:
         found.append(f"the allocation does not have {setting.taken} steps")
     if sum(steps for _, steps in made.evaluations) != setting.taken:

@@ -107,7 +107,7 @@ def dataclass_of(node: Node, cls: Any, place: Place, faults: Faults) -> Any:
         if key in known:
             values[key] = _value(inner, _types(cls)[key], (*place, key), faults)
         else:
-            meant = near(key, known)
+            meant = None if faults.count >= FAULTS_KEPT else near(key, known)
             faults.add(key_node, (*place, key), "unknown key" + (f", did you mean {meant}?" if meant else ""))
     for name, field in known.items():
         if name not in pairs and field.default is MISSING and field.default_factory is MISSING:

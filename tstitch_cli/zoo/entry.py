@@ -121,9 +121,16 @@ def largest(entries: Sequence[Entry], named: str | None = None) -> Entry:
     """The entry called `named`; else the one with most parameters, the last of equal ones; else the last.
 
     By parameters and not by time, so that a plan, whose order is that of time, runs in the pipeline profiled.
+
+    Raises UsageError where none is called `named`.
     """
     if named is not None:
-        return next(entry for entry in entries if entry.name == named)
+        for entry in entries:
+            if entry.name == named:
+                return entry
+        raise UsageError(
+            f"{named[:60]!r} is none of the denoisers", hint=f"they are {', '.join(entry.name for entry in entries)}"
+        )
     if not decided(entries):
         return entries[-1]
     return max(reversed(entries), key=lambda entry: entry.parameters or 0)
@@ -158,18 +165,19 @@ def _by_name(names_of_classes: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 
 def _number(entry: Entry, prompt: str, whole: dict[str, list[int]], names: dict[str, list[int]]) -> int:
     asked, labels = _plain(prompt), entry.conditioning.labels
+    shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
     meant = whole.get(asked) or names.get(asked) or ()
     if len(meant) == 1:
         return meant[0]
     if meant:
         several = ", ".join(f"{number} ({labels[number]})" for number in meant)
-        raise UsageError(f"{prompt!r} is the name of {len(meant)} classes: {several}", hint="give the class's number")
+        raise UsageError(f"{shown!r} is the name of {len(meant)} classes: {several}", hint="give the class's number")
     if asked.isdecimal() and asked.isascii() and len(asked) < 7 and int(asked) < len(labels):
         return int(asked)
-    near = difflib.get_close_matches(asked, names, n=3)
+    near = difflib.get_close_matches(asked[:200], names, n=3)
     some = ", ".join(label.split(",")[0] for label in labels[:12]) + (" ..." if len(labels) > 12 else "")
     raise UsageError(
-        f"{entry.latent_space.name} has no class {prompt!r}",
+        f"{entry.latent_space.name} has no class {shown!r}",
         hint=f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}",
     )
 
