@@ -57,6 +57,12 @@ def faults_of_profile(profile: Profile) -> Faults:
     yield from _spread(profile.spread)
     if profile.agreement is not None:
         yield from _agreement(profile.agreement, names, profile.setting.taken)
+    if profile.coarseness is not None:
+        if not profile.coarseness.distance:
+            yield ("coarseness", "distance"), "expected a value for every picture"
+        if any(value < 0 for value in profile.coarseness.distance):
+            yield ("coarseness", "distance"), "must not be negative"
+        yield from _known(profile.coarseness.reference.denoiser, names, ("coarseness", "reference", "denoiser"))
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
@@ -121,6 +127,11 @@ def faults_of_plan(plan: Plan) -> Faults:
     for index, row in enumerate(plan.rows):
         yield from _row(row, names, plan.setting.taken, ("rows", index))
     yield from _choices(plan)
+    for index, rival in enumerate(plan.rivals):
+        place: Place = ("rivals", index)
+        yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))
+        if rival.time_s.within <= 0:
+            yield (*place, "time_s", "within"), f"must be above 0, is {rival.time_s.within:g}"
 
 
 def _choices(plan: Plan) -> Faults:

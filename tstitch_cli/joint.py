@@ -23,6 +23,8 @@ class Joint:
 
     plan: Plan
     winner: Found
+    standard: Found
+    """The setting whose largest denoiser alone a share or a speed-up is of."""
     left_out: tuple[tuple[Found, str], ...]
 
 
@@ -39,8 +41,9 @@ def choose(found: Sequence[Found], budget: Quantity, quantile: float | None, pla
         InfeasibleError: no row of any setting fits the budget.
     """
     comparable = _comparable(found)
-    standard = CostModel(finest(comparable).profile)
-    within = Quantity(budget.asked, budget.seconds(standard.largest_alone_s(quantile)), "seconds")
+    standard = finest(comparable)
+    alone_s = CostModel(standard.profile).largest_alone_s(quantile)
+    within = Quantity(budget.asked, budget.seconds(alone_s), "seconds")
     plans: list[tuple[Found, Plan]] = []
     left_out = [(each, "it shares no reference with the others") for each in found if each not in comparable]
     failures: list[TstitchError] = []
@@ -59,7 +62,7 @@ def choose(found: Sequence[Found], budget: Quantity, quantile: float | None, pla
         raise failures[0] if failures else _nothing(found)
     winner, best = min(plans, key=lambda pair: (pair[1].total, pair[1].rows[pair[1].chosen].time_s.mean))
     rivals = sorted((_rival(each, made) for each, made in plans if each is not winner), key=lambda r: r.loss or 0.0)
-    return Joint(replace(best, rivals=tuple(rivals)), winner, tuple(left_out))
+    return Joint(replace(best, rivals=tuple(rivals)), winner, standard, tuple(left_out))
 
 
 def _rival(found: Found, plan: Plan) -> Rival:
@@ -77,8 +80,13 @@ def _comparable(found: Sequence[Found]) -> list[Found]:
 
 
 def _nothing(found: Sequence[Found]) -> UsageError:
-    names = " ".join(denoiser.name for denoiser in found[0].profile.denoisers) if found else "DENOISER DENOISER"
+    if not found:
+        return UsageError(
+            "no profile beside this one is of a setting that is asked for",
+            hint="profile it, such as `tstitch profile DENOISER DENOISER --steps 10,20,50`, or ask for `any`",
+        )
+    names = " ".join(denoiser.name for denoiser in found[0].profile.denoisers)
     return UsageError(
-        f"of {len(found)} profiled settings none can be held against another",
+        f"{', '.join(each.path.name for each in found)}: profiled by itself, so not to be held against other settings",
         hint=f"profile them together, such as `tstitch profile {names} --steps 10,20,50`",
     )

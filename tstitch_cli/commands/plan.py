@@ -150,7 +150,7 @@ def plan(
         fits = siblings.wanted(base.profile.setting, steps, scheduler, accelerate)
         joint = choose([each for each in family if fits(each.profile.setting)], asked, bound, planned)
         made, base = joint.plan, joint.winner
-        plan_words.left_out(joint)
+        plan_words.compared(joint)
     else:
         made = planned(base, asked)
     read, source = base.profile, base.path

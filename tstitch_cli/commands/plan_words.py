@@ -57,13 +57,21 @@ def rivals(made: Plan) -> None:
         return
     talk.print("instead one could run:")
     for rival in made.rivals:
-        loss = "loss not measured" if rival.loss is None else f"loss {rival.loss:.4f}"
+        loss = f"loss {rival.loss:.4f}" if rival.loss is not None else "loss not measured"
+        if rival.loss is None and rival.setting.steps != made.setting.steps:
+            loss += f" (profile with --steps {rival.setting.steps},{made.setting.steps} to compare)"
         wins = f" [bold yellow]which is better: {escape(_command(made, rival))}[/]" if rival.wins else ""
         talk.print(f"  {_described(made, rival)}: {shown_s(rival.time_s.within)}, {loss}{wins}")
 
 
-def left_out(joint: Joint) -> None:
-    """Says which settings were not compared, and why."""
+def compared(joint: Joint) -> None:
+    """Says how many settings were compared, what a share is of, and which were left out, and why."""
+    settings = 1 + sum(rival.kind == "other setting" for rival in joint.plan.rivals)
+    standard = joint.standard.profile
+    of = ""
+    if joint.plan.budget.asked.endswith(("%", "x", "×")):
+        of = f"; {joint.plan.budget.asked} is of {standard.denoisers[-1].name} alone in {standard.setting.words}"
+    talk.print(escape(f"the best of {settings} setting{'s' * (settings > 1)}{of}"))
     for found, why in joint.left_out:
         talk.print(f"[dim]left out: {escape(found.path.name)}: {escape(why)}[/]")
 
