@@ -17,6 +17,7 @@ Reader = Callable[[], Reading]
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 _SLOWED = "cpu[0-9]*/thermal_throttle/core_throttle_count"
 _CORES, _LIMIT = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.stat")
+_WAITS = Path("/proc/self/schedstat")
 
 
 def reader_for(device: str) -> Reader:
@@ -39,6 +40,7 @@ def read(gpu: GpuReading | None = None) -> Reading:
         cores=len(ours),
         slowed=sum(_number(path.read_text) for path in _CORES.glob(_SLOWED)),
         held_back_s=_held_back_s(),
+        waited_s=_waited_s(),
         gpu=gpu,
     )
 
@@ -56,6 +58,13 @@ def _held_back_s() -> float:
         for line in _LIMIT.read_text().splitlines():
             if line.startswith("throttled_usec "):
                 return int(line.split()[1]) / 1e6
+    return 0.0
+
+
+def _waited_s() -> float:
+    """Seconds that Linux's scheduler let the main thread wait for a core, 0 where it does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(_WAITS.read_text().split()[1]) / 1e9
     return 0.0
 
 

@@ -304,9 +304,8 @@ class _Profiler:
         drift = steadiness.drift(ratios)
         why = [f"its speed drifted by {drift:.0%} between the rounds"] * steadiness.drifted(ratios)
         unsteady = (*why, *steadiness.reasons(self.readings, self.family.setting.device))
-        return replace(
-            profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=round(drift, 4)
-        )
+        off = round(max(drift, steadiness.waited(self.readings)), 4)
+        return replace(profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=off)
 
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)

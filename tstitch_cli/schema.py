@@ -245,7 +245,8 @@ class Profile:
     unsteady: tuple[str, ...] = ()
     """Why not `steady`, in words: the drift, other processes, throttled clocks."""
     drift: float = 0.0
-    """By which share the fastest quarter of the rounds' calls was faster than the slowest, in [0, 1)."""
+    """By which share the machine was faster at its fastest than at its slowest, in [0, 1): in quarters of the rounds'
+    calls, or but for the waiting for others."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""

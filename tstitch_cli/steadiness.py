@@ -15,7 +15,7 @@ FOREIGN = 0.1
 """Share of the cores that others may use beside what is measured on them."""
 FULL = 0.9
 """Share of the cores in use from which a host has none left to feed its accelerator with."""
-STOLEN, HELD_BACK, FOREIGN_GPU, SLOWED = 0.05, 0.05, 0.05, 0.1
+STOLEN, HELD_BACK, WAITED, FOREIGN_GPU, SLOWED = 0.05, 0.05, 0.05, 0.05, 0.1
 """Shares of the cores, of the time, of the GPU, of the looks at it, that are too little to tell anything."""
 SHORTEST_S = 0.5
 """Below, the system's own counting of processor time is too coarse."""
@@ -53,6 +53,8 @@ class Reading:
     """How often a core lowered its clock for heat."""
     held_back_s: float = 0.0
     """During which the container's limit kept processes from running."""
+    waited_s: float = 0.0
+    """During which this process's main thread was ready to run and had no core."""
     gpu: GpuReading | None = None
 
 
@@ -67,6 +69,8 @@ def reasons(readings: Sequence[Reading], device: str) -> tuple[str, ...]:
     found = []
     if foreign > FOREIGN * cores and (device == "cpu" or foreign + own > FULL * cores):
         found.append(f"other processes used {foreign:.1f} of {cores} cores")
+    if (share := waited(readings)) > WAITED:
+        found.append(f"it waited for a core for {share:.0%} of the time")
     if stolen > STOLEN * cores:
         found.append(f"the host of this virtual machine withheld {stolen:.1f} of {cores} cores")
     if held_back > HELD_BACK:
@@ -90,6 +94,13 @@ def _of_gpu(looks: Sequence[GpuReading]) -> list[str]:
     if len(slowed) > SLOWED * len(looks):
         found.append(f"the GPU lowered its clocks for {slowed[-1]} in {len(slowed)} of {len(looks)} looks")
     return found
+
+
+def waited(readings: Sequence[Reading]) -> float:
+    """The share of the time, in [0, 1), during which what was measured was waiting for a core."""
+    if len(readings) < 2 or (spent := readings[-1].at_s - readings[0].at_s) < SHORTEST_S:
+        return 0.0
+    return min(0.99, (readings[-1].waited_s - readings[0].waited_s) / spent)
 
 
 def drift(ratios: Sequence[float]) -> float:
@@ -123,6 +134,7 @@ def margin(profile: Profile) -> float:
     """The share by which a plan takes longer times than were predicted, 0 where the machine was steady.
 
     The spread of a profile covers the slowest quarter of its calls. A machine that has drifted may drift as far again
-    beyond it: from a level s that was the slowest by s - f, f being the fastest, so by 1 - f / s of it.
+    beyond it: from a level s that was the slowest by s - f, f being the fastest, so by 1 - f / s of it. One that waits
+    for others a share w of its time has 1 - w of s as its f, even where nothing changed while it was measured.
     """
     return 0.0 if profile.steady else max(LEAST_DRIFT, profile.drift)

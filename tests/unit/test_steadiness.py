@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_a_quiet_machine_has_no_reasons() -> None:
         ({"busy_s": 13.0}, "other processes used 1.3 of 4 cores"),
         ({"stolen_s": 4.0}, "the host of this virtual machine withheld 0.4 of 4 cores"),
         ({"held_back_s": 1.0}, "the container's processor limit held it back for 10% of the time"),
+        ({"waited_s": 3.0}, "it waited for a core for 30% of the time"),
         ({"slowed": 3}, "the processor lowered its clock for heat 3 times"),
     ],
 )
@@ -157,6 +159,26 @@ def test_a_real_busy_process_is_seen() -> None:
     assert said.endswith("of 1 cores")
 
 
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the scheduler does not tell")
+def test_waiting_for_a_core_is_seen() -> None:
+    """Beside a busy process that may use no other core than this one."""
+    cores = os.sched_getaffinity(0)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        os.sched_setaffinity(busy.pid, {min(cores)})
+        first, until = machine_load.read(), time.monotonic() + 1.5
+        while time.monotonic() < until:
+            pass
+        readings = [first, machine_load.read()]
+    finally:
+        os.sched_setaffinity(0, cores)
+        busy.kill()
+        busy.wait()
+    assert steadiness.waited(readings) > 0.2
+    assert any("waited for a core" in reason for reason in steadiness.reasons(readings, "cpu"))
+
+
 def test_drift_is_between_the_slowest_and_the_fastest_quarter() -> None:
     assert steadiness.drift([1.0, 1.0, 1.2, 1.2, 0.9, 0.9, 1.0, 1.0]) == pytest.approx(0.25)
     assert steadiness.drift([1.0, 1.0, 2.0]) == 0.0
@@ -237,6 +259,9 @@ def test_a_profile_records_why_it_is_unsteady() -> None:
     loaded = profiled(after(float(t), busy_s=2.0 * t) for t in range(1000))
     assert (loaded.steady, loaded.unsteady) == (False, ("other processes used 2.0 of 4 cores",))
     assert steadiness.margin(loaded) == steadiness.LEAST_DRIFT
+    waiting = profiled(after(float(t), waited_s=0.3 * t) for t in range(1000))
+    assert waiting.unsteady == ("it waited for a core for 30% of the time",)
+    assert steadiness.margin(waiting) == waiting.drift == pytest.approx(0.3)
     drifting = profiled((after(float(t)) for t in range(1000)), slower=0.2)
     assert not drifting.steady
     (said,) = drifting.unsteady
