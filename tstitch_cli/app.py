@@ -9,6 +9,7 @@ import typer
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.fetch import fetch
+from tstitch_cli.commands.finetune import finetune
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
@@ -51,6 +52,7 @@ app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("finetune")(finetune)
 
 
 def main() -> None:

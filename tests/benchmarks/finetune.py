@@ -7,8 +7,9 @@ rows: as they are; each denoiser finetuned on the timesteps that its steps cover
 for just as many batches of the same pictures and noise, so that the two differ in the timesteps alone.
 
 Protocol: 150 batches of 256 at a rate of 1e-4 that falls along a cosine, EMA, bfloat16 autocast; Fashion-MNIST's
-training pictures, encoded once. The pictures of each row are 5,000 in the family's default setting (DDIM, 20 steps, guidance
-1.25), the same classes and noise for all; against the 10,000 test pictures, in the features of the bundled classifier.
+training pictures, encoded once. The pictures of each row are 5,000 in the family's default setting (DDIM, 20 steps,
+guidance 1.25), the same classes and noise for all; against the 10,000 test pictures, in the features of the bundled
+classifier.
 Intervals are the bootstrap's over pictures, the same ones for all rows, so that what differs is told from chance.
 Beside it stands the loss of each denoiser on test pictures, at the timesteps of its own steps.
 

@@ -87,6 +87,19 @@ def refuse(plan: Plan, name: str, allocation: Allocation) -> None:
         )
 
 
+def require_same_weights(plan: Plan, name: str, entries: Sequence[Entry]) -> None:
+    """Raises StaleError where the plan was made with other weights of the denoiser than are here."""
+    entry = next(each for each in entries if each.name == name)
+    if plan.fingerprint is not None and name in plan.fingerprint.weights:
+        then = {name: plan.fingerprint.weights[name]}
+        now = {name: components.digest_of(entry)}
+        if then != now:
+            raise StaleError(
+                f"the plan was made with other weights of {name}: {then[name]}, here are {now[name]}",
+                hint="profile and plan again",
+            )
+
+
 class Student:
     """A denoiser loaded with its pipeline, and what the plan's trajectory means to it."""
 
@@ -164,6 +177,7 @@ class Done:
 
     folder: Path
     record: finetuned.Record
+    spans: Spans
     lora: Path | None
 
 
@@ -240,7 +254,7 @@ def _kept(
         (folder / "loss.csv").write_bytes(curve.csv(points))
         (folder / "loss.png").write_bytes(curve.png(points, f"{name}: timesteps {spans.words}"))
     final = finetuned.folder() / name
-    return Done(final, record, final / "pytorch_lora_weights.safetensors" if lora else None)
+    return Done(final, record, spans, final / "pytorch_lora_weights.safetensors" if lora else None)
 
 
 def _packed(pack: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
