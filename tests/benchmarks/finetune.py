@@ -23,6 +23,7 @@ import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,10 @@ def trained(
                 checkpoint,
                 seed=options.seed,
                 fast=options.fast,
-                progress=lambda done, of, loss, name=name: _tell(f"{name} {line}, loss {loss:.4f}", done, of),
+                progress=partial(_trained_so_far, f"{name} {line}"),
             )
         losses[name] = held_out(student, model, own, test, work)
+        talk.print(f"{name} {line}: loss {losses[name]:.5f} on test pictures, on its own steps", markup=False)
         weights[name] = deepcopy(model.state_dict())
     return Trained(weights, losses)
 
@@ -233,6 +235,10 @@ def _interval(found: Estimate, form: str) -> str:
 def _key(line: str, *decides: object) -> str:
     text = repr((line, *decides))
     return f"{'-'.join(line.split())}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _trained_so_far(what: str, done: int, of: int, loss: float) -> None:
+    _tell(f"{what}, loss {loss:.4f}", done, of)
 
 
 def _tell(doing: str, done: int, of: int) -> None:
