@@ -149,7 +149,8 @@ def _compare(
             before, after = compare(plan, row.allocation, denoiser, called, data, device, pictures, work, bar)
         except TstitchError as error:
             # The denoiser is trained and kept; that its pictures cannot be measured here does not undo that.
-            talk.print(f"[yellow]its pictures were not measured:[/] {escape(error.message)}")
+            hint = f"; {error.hint}" if error.hint else ""
+            talk.print(f"[yellow]its pictures were not measured:[/] {escape(error.message + hint)}")
             return
     table = Table(box=None)
     for head in ("metric", "before", "after"):

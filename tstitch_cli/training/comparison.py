@@ -15,6 +15,7 @@ from tstitch_cli.features import Extractor
 from tstitch_cli.references import Reference
 from tstitch_cli.sample import entries_of
 from tstitch_cli.schema import Measured, Plan
+from tstitch_cli.training.datasets import find
 from tstitch_cli.zoo.entry import largest
 from tstitch_cli.zoo.registry import Zoo
 
@@ -36,8 +37,9 @@ def compare(
 ) -> tuple[dict[str, Measured], dict[str, Measured]]:
     """The metrics by name of `allocation` with the denoiser `old`, and with `new` of the zoo in its place.
 
-    Both draw the same pictures, and what comes before the denoiser's first step is drawn once. They are compared with
-    those that the bundled family is compared with, else with those in the folder `data` that were learnt from.
+    Both draw the same pictures, and what comes before the denoiser's first step is drawn once. Prompts are the classes
+    in turn, or the captions in `data`. They are compared with the pictures that the bundled family is compared with,
+    else with those in `data`, where it is a folder.
 
     Raises what `evaluate` raises, and UsageError or BadFileError where there are no features to compare in.
     """
@@ -47,11 +49,12 @@ def compare(
     setting = replace(plan.setting, device=resolve_device(device), host=host)
     family = load([*entries[:-1], added, entries[-1]], setting)
     extractor = _extractor(family.latent_space, setting.device)
+    text = family.host.conditioning.kind == "text"
     swapped = tuple((new if name == old else name, steps) for name, steps in allocation)
     found = evaluate(
         family,
         {BEFORE: allocation, AFTER: swapped},
-        family.example_prompts(pictures),
+        find(data, ()).captions if text else family.example_prompts(pictures),
         seed=SEED,
         count=pictures,
         extractor=extractor,
@@ -73,6 +76,6 @@ def _reference(
     shipped = references.bundled(latent_space)
     if shipped is not None:
         return references.read(shipped, extractor, work / "evaluation", progress)
-    if data is not None and data.is_dir() and any(data.rglob("*.png")):
+    if data is not None and any(path.suffix.lower() in references.SUFFIXES for path in data.rglob("*")):
         return references.read(data, extractor, work / "evaluation", progress)
     return None
