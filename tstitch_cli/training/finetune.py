@@ -146,7 +146,8 @@ class Student:
         scale = (float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0))
         known_by = components.digest_of(replace(self.entry, source=self.entry.parts, subfolder="vae"))
         path = work / f"latents-{data.digest}-{known_by}-{size}.npy"
-        return encoded(data, self.pipeline.vae, size, scale, path, progress)
+        # In full precision, since some autoencoders overflow in half.
+        return encoded(data, self.pipeline.vae.to(torch.float32), size, scale, path, progress)
 
     def recipe(
         self, spans: Spans, latents: Latents, conditions: Conditions, schedule: Schedule, adapter: Adapter | None = None
