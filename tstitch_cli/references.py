@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -34,7 +35,11 @@ from tstitch_cli.zoo.registry import BUNDLED
 Progress = Callable[[str, float], None]
 AT_ONCE = 50
 """Pictures described, and kept, at once."""
+MAX_BYTES = 2**26
+"""Of one picture in a file of statistics."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +127,8 @@ def from_file(file: Path, extractor: Extractor, records: Records, progress: Prog
             pictures = "arr_0" in found.files
     except FileNotFoundError:
         raise BadFileError(f"{file}: there is no such file or folder", hint="check the name") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = str(error).split(".")[0] or type(error).__name__
-        raise BadFileError(f"{file}: cannot be read: {why}", hint="statistics are .npz in ADM's format") from None
+    except _BROKEN as error:
+        raise _unreadable(file, error) from None
     wide = mean.shape[0] if mean.ndim == 1 else 0
     if not wide or covariance.shape != (wide, wide) or (rows is not None and rows.shape[1:] != (wide,)):
         raise BadFileError(f"{file}: mu, sigma and rows are not (D,), (D, D) and (M, D)", hint="make the file again")
@@ -197,15 +201,18 @@ def _rows_of_pictures(
 
 def _blocks(file: Path, member: str) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
     """(first, of how many, pictures) of an array (M, H, W, 3) uint8 in an .npz, not all of which fits into memory."""
-    with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
-        shape, order, dtype = _header(stream, file)
-        if len(shape) != 4 or shape[3] != 3 or order or dtype != np.uint8:
-            raise BadFileError(f"{file}: arr_0 is no array (M, H, W, 3) of bytes", hint="make the file again")
-        each, count = int(np.prod(shape[1:])), min(shape[0], MOST_POINTS)
-        for start in range(0, count, AT_ONCE):
-            some = min(AT_ONCE, count - start)
-            block = np.frombuffer(stream.read(some * each), np.uint8).reshape(some, *shape[1:])
-            yield start, count, block.copy()
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+            shape, order, dtype = _header(stream, file)
+            each, count = int(np.prod(shape[1:])), min(shape[0], MOST_POINTS)
+            if len(shape) != 4 or shape[3] != 3 or order or dtype != np.uint8 or not 0 < each <= MAX_BYTES:
+                raise BadFileError(f"{file}: arr_0 is no array (M, H, W, 3) of bytes", hint="make the file again")
+            for start in range(0, count, AT_ONCE):
+                some = min(AT_ONCE, count - start)
+                block = np.frombuffer(stream.read(some * each), np.uint8).reshape(some, *shape[1:])
+                yield start, count, block.copy()
+    except _BROKEN as error:
+        raise _unreadable(file, error) from None
 
 
 def _header(stream: IO[bytes], file: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -215,6 +222,11 @@ def _header(stream: IO[bytes], file: Path) -> tuple[tuple[int, ...], bool, np.dt
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(stream)
     raise BadFileError(f"{file}: is in a numpy format that is not known", hint="save it again with numpy.savez")
+
+
+def _unreadable(file: Path, error: Exception) -> BadFileError:
+    why = str(error).split(".")[0] or type(error).__name__
+    return BadFileError(f"{file}: cannot be read: {why}", hint="statistics are .npz in ADM's format")
 
 
 def _array(array: npt.NDArray[np.generic], file: Path, name: str) -> npt.NDArray[np.float64]:

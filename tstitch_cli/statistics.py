@@ -162,6 +162,7 @@ def without_each(parts: Sequence[Sums]) -> list[Sums]:
 
 def interval(value: float, left_out: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Measured:
     """`value` with its 95 % interval from the SUBSETS values `left_out`, within what is possible; see the module."""
+    value = min(max(value, least), most)  # rounding may leave a distance of 0 below it
     mean = math.fsum(left_out) / len(left_out)
     variance = (len(left_out) - 1) / len(left_out) * math.fsum((each - mean) ** 2 for each in left_out)
     half = STUDENT_T * math.sqrt(variance)

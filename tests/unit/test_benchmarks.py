@@ -17,8 +17,9 @@ from scipy import linalg
 from tests.benchmarks import figures, frechet, overhead, prediction, quality
 from tests.benchmarks.common import LARGE, SMALL, Sample, estimate, interleaved, markdown, ratio_of_means
 from tests.builders import measured, planned
-from tstitch_cli.classifier import FEATURES, Classifier
+from tstitch_cli.classifier import FEATURES
 from tstitch_cli.errors import UsageError
+from tstitch_cli.features import ClassifierFeatures
 from tstitch_cli.schema import Measure, Validation
 
 
@@ -51,8 +52,7 @@ def test_the_library_takes_our_features_from_pixels_too() -> None:
     """The distance from cached features is the one torchmetrics finds with the classifier inside."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    torch.manual_seed(0)
-    classifier = Classifier().double().eval()
+    classifier = ClassifierFeatures("fashion")
     drawn = torch.Generator().manual_seed(1)
     sets = [torch.randint(0, top, (12, 1, 32, 32), generator=drawn, dtype=torch.uint8) for top in (100, 255)]
 
@@ -67,7 +67,8 @@ def test_the_library_takes_our_features_from_pixels_too() -> None:
         metric.update(pixels, real=real)
     a, b = (frechet.describe(classifier, pixels).features for pixels in sets)
     assert a.dtype == torch.float64
-    assert frechet.distance(a, b) == pytest.approx(metric.compute().item(), rel=1e-9)
+    # Twelve pictures have fewer directions than features, and the square root of a rounded 0 is not so near to 0.
+    assert frechet.distance(a, b) == pytest.approx(metric.compute().item(), rel=1e-7)
 
 
 def test_pictures_go_to_the_classifier_as_they_are_saved() -> None:
