@@ -13,6 +13,7 @@ from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.doctor import doctor
 from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.fetch import fetch
+from tstitch_cli.commands.finetune import finetune
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
@@ -58,6 +59,7 @@ app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("finetune")(finetune)
 app.command("doctor")(doctor)
 
 

@@ -76,11 +76,11 @@ def bridges(
     """
     scale = _scale(host)
     arguments = _arguments(loaded[host.name])
-    host_form = _form(host, loaded[host.name])
+    host_form = form_of(host, loaded[host.name])
     made: dict[str, Bridge] = {}
     for entry in entries:
         match = Match(Frame(schedule.noise, scale), frame(entry, scale))
-        form = _form(entry, loaded[entry.name])
+        form = form_of(entry, loaded[entry.name])
         own = setting.embeddings is not None and entry is not host
         if match.identical and form == host_form and not own:
             continue
@@ -126,7 +126,7 @@ def _arguments(denoiser: nn.Module) -> tuple[str, ...]:
     return tuple(inspect.signature(type(denoiser).forward).parameters)[1:]
 
 
-def _form(entry: Entry, denoiser: nn.Module) -> Form:
+def form_of(entry: Entry, denoiser: nn.Module) -> Form:
     """How the denoiser of `entry` is called in its own pipeline, from its config."""
     config: Any = getattr(denoiser, "config", {})
     channels = config.get("out_channels")
