@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tstitch_cli.commands.analyze import analyze
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.fetch import fetch
@@ -47,6 +48,7 @@ app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
 app.command("show")(show)
+app.command("analyze")(analyze)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
