@@ -101,10 +101,13 @@ class StitchedDenoiser(nn.Module):
         self._turns: Sequence[int] = ()
         self._evaluations: Callable[[], int] = lambda: 0
         self._realised: list[int] = []
+        self._present: int | None = None
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
         self.answered: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None
         """Where set, called with the arguments and the output of every call."""
+        self.around: Callable[[int, str, Callable[[], Any]], Any] | None = None
+        """Where set, given the evaluation, the denoiser's name and the call to make, and answers in its place."""
         self.context = "only"
         """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
 
@@ -135,7 +138,7 @@ class StitchedDenoiser(nn.Module):
         evaluation = self.clock.called_now()
         if begins:
             self._turns = self._assign()
-            self._realised = []
+            self._realised, self._present = [], None
         if evaluation >= len(self._turns):
             raise UsageError(
                 f"the pipeline makes more than the {len(self._turns)} evaluations it announced",
@@ -143,10 +146,15 @@ class StitchedDenoiser(nn.Module):
             )
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
-            if not self._realised or self._realised[-1] != turn:
-                self._enter(turn)
             self._realised.append(turn)
-        output = self._stages[turn](*args, **kwargs)
+
+        def call() -> Any:
+            if self._present != turn:
+                self._present = turn
+                self._enter(turn)
+            return self._stages[turn](*args, **kwargs)
+
+        output = call() if self.around is None else self.around(evaluation, self._names[turn], call)
         if self.answered is not None:
             self.answered(args, kwargs, output)
         return output
