@@ -1,30 +1,30 @@
-"""Draws the pictures of a study and keeps what the classifier makes of them; a run that was cut goes on from there."""
+"""Draws the pictures of a study by `tstitch_cli.evaluate`, which keeps what it finds: a run that was cut goes on."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from PIL import Image
-
-from tests.benchmarks import frechet
-from tests.benchmarks.report.measures import Sums
-from tstitch_cli import files
+from tests.benchmarks.common import words
+from tstitch_cli import agreement, evaluations, references
 from tstitch_cli.allocation import Allocation
-from tstitch_cli.classifier import Classifier
+from tstitch_cli.clocks import HostClock
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family
-from tstitch_cli.schema import Setting
-from tstitch_cli.trajectory import Batch
+from tstitch_cli.evaluate import Evaluated, evaluate
+from tstitch_cli.features import Extractor
+from tstitch_cli.references import Reference
+from tstitch_cli.schema import Agreement, Setting
+from tstitch_cli.statistics import Described
+from tstitch_cli.trajectory import Batch, run
+
+SEED = 1
+"""Of all pictures; profiles and what predicts are measured with seed 0."""
+
+Load = Callable[[tuple[str, ...], Setting], Family]
+"""The family of named denoisers, smallest first, in a setting."""
 
 
 @dataclass(frozen=True)
@@ -37,122 +37,72 @@ class Study:
     """Smallest first."""
     allocations: tuple[Allocation, ...]
     pictures: int
-    """Of every row: picture i is of class i % 10, its noise from (SEED, i)."""
+    """Of every row: picture i is of class i % 10."""
 
 
-@dataclass(frozen=True)
-class Described:
-    """What the classifier makes of a row's N pictures."""
+class Studio:
+    """Draws and measures studies; what was drawn is kept under `work`."""
 
-    features: npt.NDArray[np.float32]
-    """(N, F)"""
-    predicted: npt.NDArray[np.uint8]
-    """(N,) class numbers."""
+    def __init__(self, load: Load, extractor: Extractor, reference: Reference, work: Path, at_once: int) -> None:
+        self.load, self.extractor, self.reference = load, extractor, reference
+        self.work, self.at_once = work, at_once
+        self.spent_s: dict[str, float] = {}
 
-    def first(self, count: int) -> Described:
-        """Of the first `count` pictures."""
-        return Described(self.features[:count], self.predicted[:count])
+    def evaluated(self, study: Study, metrics: Sequence[str] = ("fid",)) -> Evaluated:
+        """`study` measured, its rows named by their words."""
+        began = time.perf_counter()
+        family = self.load(study.denoisers, study.setting)
+        told = 0.0
 
-    def sums(self) -> Sums:
-        """Sums by groups, for distances."""
-        return Sums.of(self.features)
+        def progress(doing: str, share: float) -> None:
+            nonlocal told
+            now = time.perf_counter()
+            if now - told > TELL_S:
+                told = now
+                talk.print(f"{study.name}: {share:.0%}, {now - began:.0f} s, {doing}", markup=False)
 
-    def right(self) -> npt.NDArray[np.bool_]:
-        """(N,): whether a picture is taken for the class that was asked for."""
-        found: npt.NDArray[np.bool_] = self.predicted == np.arange(len(self.predicted)) % frechet.CLASSES
+        found = evaluate(
+            family,
+            {words(allocation): allocation for allocation in study.allocations},
+            family.example_prompts(CLASSES),
+            seed=SEED,
+            count=study.pictures,
+            extractor=self.extractor,
+            reference=self.reference,
+            work=self.work / "records",
+            batch_size=self.at_once,
+            metrics=metrics,
+            progress=progress,
+        )
+        spent = time.perf_counter() - began
+        self.spent_s[study.name] = round(spent, 1)
+        talk.print(f"{study.name}: done in {spent:.0f} s, {found.drawn} pictures drawn", markup=False)
         return found
 
-
-Draw = Callable[[Family, Batch, Sequence[Allocation]], Iterator[tuple[Allocation, Sequence[Image.Image]]]]
-"""Draws one batch by each of many allocations, in any order of them."""
-
-
-class Describe(Protocol):
-    """Features and classes of pictures (N, 1, H, W) uint8."""
-
-    def __call__(self, pixels: torch.Tensor, /) -> Described: ...
-
-
-def describe_with(classifier: Classifier) -> Describe:
-    """The bundled classifier's features, in its own precision."""
-
-    @torch.inference_mode()
-    def described(pixels: torch.Tensor, /) -> Described:
-        found = []
-        for block in pixels.split(frechet.AT_ONCE):
-            features = classifier.features(block.float() / 127.5 - 1.0)
-            found.append((features, classifier.to_logits(features).argmax(1)))
-        features, classes = (torch.cat(each) for each in zip(*found, strict=True))
-        return Described(features.numpy(), classes.numpy().astype(np.uint8))
-
-    return described
-
-
-class Store:
-    """What every study's pictures are like, under one folder: a file for each batch of a study."""
-
-    def __init__(
-        self,
-        folder: Path,
-        load: Callable[[tuple[str, ...], Setting], Family],
-        draw: Draw,
-        describe: Describe,
-        *,
-        seed: int,
-        at_once: int,
-    ) -> None:
-        """`load` makes the family of named denoisers in a setting, whose batch size is `at_once`."""
-        self.folder, self.load, self.draw, self.describe = folder, load, draw, describe
-        self.seed, self.at_once = seed, at_once
-        self.spent_s = 0.0
-
     def described(self, study: Study) -> dict[Allocation, Described]:
-        """Of every allocation of `study`; batches that an earlier run finished are read."""
-        family = self.load(study.denoisers, study.setting)
-        folder = self.folder / f"{study.name}-{self._key(study, family)}"
-        batches = [
-            self._batch(study, family, folder, range(first, min(first + self.at_once, study.pictures)))
-            for first in range(0, study.pictures, self.at_once)
-        ]
-        return {
-            allocation: Described(
-                np.concatenate([features[row] for features, _ in batches]),
-                np.concatenate([predicted[row] for _, predicted in batches]),
-            )
-            for row, allocation in enumerate(study.allocations)
-        }
+        """What every row's pictures are like."""
+        found = self.evaluated(study).described
+        return {allocation: found[words(allocation)] for allocation in study.allocations}
 
-    def _key(self, study: Study, family: Family) -> str:
-        """A digest of all that the pictures depend on but their number."""
-        decides = {
-            "setting": asdict(study.setting),
-            "allocations": study.allocations,
-            "weights": family.weights,
-            "seed": self.seed,
-        }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
-    def _batch(
-        self, study: Study, family: Family, folder: Path, indices: range
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-        """Features (rows, n, F) and classes (rows, n) of the pictures `indices`."""
-        path = folder / f"{indices.start:06d}-{indices.stop:06d}.npz"
-        if not path.exists():
-            began = time.perf_counter()
-            batch = Batch(family.example_prompts(len(indices), indices.start), tuple(indices), self.seed)
-            found = {
-                allocation: self.describe(frechet.pixels_of(images))
-                for allocation, images in self.draw(family, batch, study.allocations)
-            }
-            content = io.BytesIO()
-            np.savez_compressed(
-                content,
-                features=np.stack([found[each].features for each in study.allocations]),
-                predicted=np.stack([found[each].predicted for each in study.allocations]),
-            )
-            files.write(path, content.getvalue(), overwrite=False)
-            spent = time.perf_counter() - began
-            self.spent_s += spent
-            talk.print(f"{study.name}: {indices.stop} of {study.pictures} pictures, {spent:.0f} s", markup=False)
-        with np.load(path) as kept:
-            return kept["features"], kept["predicted"]
+CLASSES = 10
+TELL_S = 15.0
+"""Seconds between two lines of progress."""
+
+
+def agreement_of_classes(family: Family, classes: Sequence[int], pictures: int) -> Agreement | None:
+    """Agreement along trajectories that draw `pictures` pictures of `classes` alone, with seed 0."""
+    size = family.setting.batch_size
+    prompts = [str(classes[i % len(classes)]) for i in range(pictures)]
+    batches = [
+        Batch(tuple(prompts[first : first + size]), tuple(range(first, min(first + size, pictures))))
+        for first in range(0, pictures, size)
+    ]
+    made = run(family, batches[0], family.stitched.host, HostClock(), strict=False)
+    counts = evaluations.per_step(family.pipeline.scheduler, family.setting.taken, len(made.realised))
+    return agreement.measure(family, batches, counts)
+
+
+def reference_of(described: Described) -> Reference:
+    """The reference whose pictures are `described`."""
+    return references.of_features(described.features)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.benchmarks.common import Estimate
 from tests.benchmarks.report import paper
 from tests.benchmarks.report.measures import Floats, compared
+from tstitch_cli.schema import Measured
 
 FREE = 1.05
 """A distance up to this many times the large model's is no loss: the paper calls 9.03 free where 9.20 is the large's
@@ -27,7 +27,7 @@ class Point:
     label: str = ""
 
     @classmethod
-    def of(cls, x: float, found: Estimate, label: str = "") -> Point:
+    def of(cls, x: float, found: Measured, label: str = "") -> Point:
         """An estimate at `x`."""
         return cls(x, found.value, found.low, found.high, label)
 
@@ -74,7 +74,9 @@ class Figure:
 
 def paper_pair() -> Line:
     """The paper's DiT-S then DiT-XL by share of the steps."""
-    return Line("DiT-S, then DiT-XL", tuple(Point(f, v, v, v) for f, v in zip(paper.FRACTIONS, paper.S_THEN_XL)))
+    return Line(
+        "DiT-S, then DiT-XL", tuple(Point(f, v, v, v) for f, v in zip(paper.FRACTIONS, paper.S_THEN_XL, strict=True))
+    )
 
 
 PAPER_PAIR = "Right: the paper's FID of 5,000 pictures, ImageNet 256, DDIM, 100 steps, guidance 1.5."
@@ -95,8 +97,8 @@ def free_start(name: str, distances: Mapping[float, Floats]) -> Verdict:
     free = max((f for f in sorted(distances) if _free_up_to(distances, f)), default=0.0)
     return Verdict(
         agrees,
-        f"{name}: up to {paper.FREE:.0%} of the steps the distance is at most {found.value:.2f} times the large model's "
-        f"({worst:.0%} of the steps; 95 % interval {found.low:.2f} to {found.high:.2f}); "
+        f"{name}: up to {paper.FREE:.0%} of the steps the distance is at most {found.value:.2f} times the large "
+        f"model's ({worst:.0%} of the steps; 95 % interval {found.low:.2f} to {found.high:.2f}); "
         f"within {FREE - 1:.0%} of it up to {free:.0%} of the steps.",
     )
 
