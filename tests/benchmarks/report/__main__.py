@@ -45,6 +45,7 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "precision": precision.figures,
 }
 FAMILY = "fashion"
+Test = Callable[[], tuple[Described, torch.Tensor]]
 
 
 def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Figure]:
@@ -104,9 +105,7 @@ def loader(early_folder: Path) -> Load:
     return loaded
 
 
-def test_pictures(
-    data: Path, extractor: ClassifierFeatures, work: Path
-) -> Callable[[], tuple[Described, torch.Tensor]]:
+def described_test(data: Path, extractor: ClassifierFeatures, work: Path) -> Test:
     """Fashion-MNIST's test pictures, described once, and their classes."""
 
     @cache
@@ -152,7 +151,7 @@ def bundled(scale: Scale, out: Path, work: Path, data: Path, device: str, dtype:
         return early.NAME
 
     studio = Studio(loader(folder), extractor, reference, work, scale.at_once)
-    return Bench(studio, scale, setting, out, test_pictures(data, extractor, work), trained)
+    return Bench(studio, scale, setting, out, described_test(data, extractor, work), trained)
 
 
 def main() -> None:
@@ -177,7 +176,6 @@ def main() -> None:
         "command": f"python -m tests.benchmarks.report --out {given.out.as_posix()}{options}",
         "machine": machine(bench.studio.load((SMALL, LARGE), bench.setting)),
         "setting": f"{given.dtype} on {given.device}",
-        "processes": 1,
         "scale": asdict(scale),
     }
     build(bench, given.only or list(PARTS), facts)

@@ -45,9 +45,8 @@ def _section(figure: Figure) -> str:
     if figure.paper_shown:
         parts.append(figure.paper_shown)
     if figure.verdicts:
-        parts.append(
-            markdown(("holds", ""), [(SIGNS[v.agrees], v.words) for v in figure.verdicts]).replace("---:", ":---")
-        )
+        said = [(SIGNS[verdict.agrees], verdict.words) for verdict in figure.verdicts]
+        parts.append(markdown(("holds", ""), said).replace("---:", ":---"))
     numbers = markdown(figure.table[0], figure.table[1:]) if figure.table else _points(figure.lines)
     if numbers:
         parts.append(f"<details><summary>numbers</summary>\n\n{numbers}\n\n</details>")
@@ -75,16 +74,18 @@ def _counts(verdicts: Sequence[Verdict]) -> list[int]:
 def _made(facts: dict[str, Any]) -> str:
     machine, spent = facts["machine"]["fingerprint"], facts["seconds"]
     times = markdown(("part", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in spent.items()])
+    minutes, count = facts["total_s"] / 60, machine["threads"]
+    threads = f"{count} thread{'s' * (count > 1)}"
     return f"""## How it was made
 
     {facts["command"]}
 
-builds all of it again in some {facts["total_s"] / 60:.0f} minutes on {facts["processes"]} core (Fashion-MNIST is needed: Debian's
-package `dataset-fashion-mnist`, or `--data`); cut off, the same command goes on where it was. `--quick` takes fewer
-pictures and steps. `report.json` holds all numbers.
+builds all of it again; here that took {minutes:.0f} minutes in {threads} on a machine shared with others. Cut off, the
+same command goes on where it was; `--quick` takes fewer pictures and steps. Fashion-MNIST is needed: Debian's package
+`dataset-fashion-mnist`, or `--data FOLDER`. `report.json` holds all numbers.
 
-Made on {machine["device"]}, {machine["threads"]} thread, torch {machine["torch"]}, diffusers {machine["diffusers"]}; {facts["setting"]}.
-Pictures are of seed {facts["seed"]}; profiles and predictions of seed 0.
+Made on {machine["device"]}, torch {machine["torch"]}, diffusers {machine["diffusers"]}; {facts["setting"]}. Pictures
+are of seed {facts["seed"]}; profiles and predictions of seed 0.
 
 <details><summary>time spent</summary>
 

@@ -51,8 +51,8 @@ def fewer_steps(bench: Bench) -> Figure:
         "ms a picture",
         DISTANCE,
         tuple(lines),
-        paper_shown="The paper finds stitching the better way between 50 and 100 steps (A.6); its figures were not to be "
-        "had as numbers.",
+        paper_shown="The paper finds stitching the better way between 50 and 100 steps (A.6); its figures were not to "
+        "be had as numbers.",
         verdicts=tuple(verdicts),
     )
 
@@ -79,7 +79,7 @@ def _against(steps: int, stitched: dict[float, Floats], alone: dict[int, Floats]
 
 def other_orders(bench: Bench) -> Figure:
     """Table 7: half of the steps each, in four orders."""
-    named = orders(bench.setting)
+    named = orders(bench.setting.steps)
     study = Study("orders", bench.setting, PAIR, tuple(named.values()), bench.scale.pictures)
     found = bench.distances(study)
     usual = found[named["small to large"]]
@@ -100,7 +100,8 @@ def other_orders(bench: Bench) -> Figure:
         "order",
         DISTANCE,
         (Line("half of the steps each", points, joined=False),),
-        paper_shown="The paper finds that small to large beats interleaving, decreasing probability and large to small.",
+        paper_shown="The paper finds that small to large beats interleaving, decreasing probability and large to "
+        "small.",
         verdicts=tuple(verdicts),
         table=(("order", DISTANCE, "of small to large"), *rows),
     )

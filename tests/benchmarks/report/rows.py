@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class Rows:
                 _goal("With other classes in the measurement than in the prediction", other),
                 Verdict(
                     by_loss.value > by_compute.value,
-                    f"It ranks better than the rule 'more compute is better', whose correlation is {_said(by_compute)}.",
+                    f"It ranks better than 'more compute is better', with a correlation of {_said(by_compute)}.",
                 ),
             ),
         )
@@ -259,7 +260,7 @@ class Rows:
 
     def _slower_is_better(self, alone: Mapping[str, Allocation]) -> bool:
         found = [self.distances[alone[name]][0] for name in ALL]
-        return all(small > FREE * large for small, large in zip(found, found[1:], strict=False))
+        return all(small > FREE * large for small, large in pairwise(found))
 
 
 def pareto(cost: Mapping[Allocation, float], loss: Mapping[Allocation, float]) -> list[Allocation]:

@@ -88,14 +88,14 @@ def table(setting: Setting, pictures: int) -> Study:
     return Study("rows", setting, ALL, rows, pictures)
 
 
-def orders(setting: Setting, pictures: int) -> dict[str, Allocation]:
+def orders(steps: int) -> dict[str, Allocation]:
     """Half of the steps each, in the four orders of the paper's table 7."""
-    half = setting.steps // 2
+    half = steps // 2
     return {
-        "small to large": ((SMALL, half), (LARGE, setting.steps - half)),
-        "decreasing probability of the small": collapse(decreasing(setting.steps)),
-        "interleaved": collapse((SMALL, LARGE)[step % 2] for step in range(setting.steps)),
-        "large to small": ((LARGE, half), (SMALL, setting.steps - half)),
+        "small to large": ((SMALL, half), (LARGE, steps - half)),
+        "decreasing probability of the small": collapse(decreasing(steps)),
+        "interleaved": collapse((SMALL, LARGE)[step % 2] for step in range(steps)),
+        "large to small": ((LARGE, half), (SMALL, steps - half)),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from tests.benchmarks.common import LARGE, SMALL
@@ -83,7 +85,7 @@ def frequencies(found: Analysis) -> tuple[Verdict, ...]:
     low, high = float(small[-1, :rings].mean()), float(small[-1, -rings:].mean())
     return (
         Verdict(
-            all(a <= b for a, b in zip(settled, settled[1:], strict=False)) and settled[0] < settled[-1],
+            all(a <= b for a, b in pairwise(settled)) and settled[0] < settled[-1],
             f"Low frequencies come first: from the lowest to the highest they are settled after step "
             f"{', '.join(map(str, settled))} of {found.setting.taken} ({LARGE}).",
         ),
