@@ -45,7 +45,7 @@ class Scale:
 
 FULL = Scale(
     rows_pictures=3000,
-    pictures=1600,
+    pictures=1200,
     rows_steps=10,
     base_steps=20,
     steps=(10, 20, 50, 100),
