@@ -9,6 +9,7 @@ import typer
 from tstitch_cli.commands.analyze import analyze
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
@@ -47,6 +48,7 @@ app.command("demo")(demo)
 app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
+app.command("evaluate")(evaluate)
 app.command("show")(show)
 app.command("analyze")(analyze)
 app.command("zoo")(zoo)

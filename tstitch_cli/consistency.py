@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
+from tstitch_cli.metrics import METRICS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.yaml_nodes import Place
 from tstitch_cli.zoo.controls import weights_name
@@ -113,7 +114,22 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield ("rows",), "must have at least one row"
     for index, row in enumerate(plan.rows):
         yield from _row(row, names, plan.setting.taken, ("rows", index))
+    yield from _measured(plan)
     yield from _choices(plan)
+
+
+def _measured(plan: Plan) -> Faults:
+    for index, row in enumerate(plan.rows):
+        for name, found in row.measured.items():
+            place = ("rows", index, "measured", name)
+            if name not in METRICS:
+                yield place, f"is no metric, there are {', '.join(METRICS)}"
+            if not found.low <= found.value <= found.high:
+                yield place, f"must lie within its interval, is {found.value:g} in {found.low:g} to {found.high:g}"
+    if plan.evaluation is None and any(row.measured for row in plan.rows):
+        yield ("rows",), "have measured metrics, but there is no `evaluation` to say what they hold for"
+    if plan.evaluation is not None and plan.evaluation.pictures < 1:
+        yield ("evaluation", "pictures"), f"must be at least 1, is {plan.evaluation.pictures}"
 
 
 def _choices(plan: Plan) -> Faults:

@@ -14,6 +14,7 @@ from tstitch_cli.classifier import Classifier
 from tstitch_cli.errors import UsageError
 from tstitch_cli.zoo.registry import BUNDLED
 
+INCEPTION = "inception"
 LUMINANCE = (19595, 38470, 7471)
 """Shares of red, green and blue in grey, in 1/65536, as Pillow converts (ITU-R 601-2)."""
 
@@ -110,12 +111,16 @@ def named(name: str, device: torch.device | str = "cpu") -> Extractor:
     """
     if name in classifiers():
         return ClassifierFeatures(name, device)
+    if name == INCEPTION:
+        from tstitch_cli.inception import InceptionFeatures
+
+        return InceptionFeatures(device)
     raise UsageError(f"there are no features called {name!r}", hint=f"there are {', '.join(names())}")
 
 
 def names() -> list[str]:
     """What `named` takes."""
-    return [*classifiers()]
+    return [*classifiers(), INCEPTION]
 
 
 def digest_of_file(file: Path) -> str:
