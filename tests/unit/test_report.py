@@ -195,7 +195,7 @@ def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatc
     assert {"Table 7: orders", "Table 9: precision and recall"} <= {f.heading for f in figures}
     assert sum(len(f.verdicts) for f in figures) > 20
 
-    again = build(bench, ["fractions"], facts)
+    again = build(bench, ["rivals"], facts)
     assert [figure for figure in again if figure.name == "prediction"] == [figures[0]]
     assert again == figures
     report = json.loads((bench.out / "report.json").read_text())

@@ -20,11 +20,14 @@ def png(figure: Figure, path: Path) -> None:
     _plot(panels[0], figure.lines)
     panels[0].set_xlabel(plain(figure.x))
     panels[0].set_ylabel(plain(figure.y))
+    if not figure.x:
+        panels[0].set_xticks([])
     if figure.paper:
         panels[0].set_title("ours", fontsize=10)
         _plot(panels[1], figure.paper)
         panels[1].set_title("the paper's", fontsize=10)
         panels[1].set_xlabel(plain(figure.x))
+        panels[1].set_ylabel("FID")
     canvas.save(picture, path, overwrite=True)
 
 

@@ -16,6 +16,10 @@ FREE = 1.05
 and 10.06 not."""
 
 
+FREE_START = "the first 40 % of the steps cost nothing"
+"""The claim of the paper to look for."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A value with the ends of its 95 % interval; equal ends where it has none."""
@@ -48,6 +52,8 @@ class Verdict:
 
     agrees: bool | None
     words: str
+    about: str = ""
+    """What it is counted under: FREE_START, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class Figure:
     lines: tuple[Line, ...] = ()
     paper: tuple[Line, ...] = ()
     """The paper's own, on scales of their own."""
-    paper_shown: str = "The paper's own figures were not to be had as numbers."
+    paper_shown: str = ""
+    """What is known of the paper's."""
     verdicts: tuple[Verdict, ...] = ()
     table: tuple[tuple[str, ...], ...] = ()
     """Header and rows; else the points are listed."""
@@ -79,7 +86,10 @@ def paper_pair() -> Line:
     )
 
 
-PAPER_PAIR = "Right: the paper's FID of 5,000 pictures, ImageNet 256, DDIM, 100 steps, guidance 1.5."
+PAPER_PAIR = (
+    "Right: the paper's FID of 5,000 pictures, ImageNet 256, DDIM, 100 steps, guidance 1.5, the only one of its lines "
+    "that was to be had as numbers."
+)
 
 
 def free_start(name: str, distances: Mapping[float, Floats]) -> Verdict:
@@ -90,7 +100,7 @@ def free_start(name: str, distances: Mapping[float, Floats]) -> Verdict:
     shares = [share for share in sorted(distances) if 0 < share <= paper.FREE + 1e-9]
     ratios = {f: compared(np.divide, distances[f], distances[0.0]) for f in shares}
     if not ratios:
-        return Verdict(None, f"{name}: no share of the steps up to {paper.FREE:.0%} was drawn.")
+        return Verdict(None, f"{name}: no share of the steps up to {paper.FREE:.0%} was drawn.", FREE_START)
     worst = max(ratios, key=lambda f: ratios[f].value)
     found = ratios[worst]
     agrees = True if found.value <= FREE else False if found.low > FREE else None
@@ -100,6 +110,7 @@ def free_start(name: str, distances: Mapping[float, Floats]) -> Verdict:
         f"{name}: up to {paper.FREE:.0%} of the steps the distance is at most {found.value:.2f} times the large "
         f"model's ({worst:.0%} of the steps; 95 % interval {found.low:.2f} to {found.high:.2f}); "
         f"within {FREE - 1:.0%} of it up to {free:.0%} of the steps.",
+        FREE_START,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.benchmarks.common import markdown
-from tests.benchmarks.report.figure import FREE, Figure, Line, Verdict, tally
+from tests.benchmarks.report.figure import FREE, FREE_START, Figure, Line, Verdict, tally
 
 SIGNS = {True: "yes", False: "no", None: "undecided"}
 INTRODUCTION = """# The paper in miniature
@@ -29,8 +29,14 @@ def page(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
         ("", "holds", "does not", "undecided"),
         [(f"[{figure.heading}](#{anchor(figure.heading)})", *map(str, _counts(figure.verdicts))) for figure in figures],
     )
+    claim = [verdict for verdict in verdicts if verdict.about == FREE_START]
+    looked_for = f"The paper's claim to look for, that {FREE_START}: in {len(claim)} lines, {tally(claim)}."
     sections = [_section(figure) for figure in figures]
-    parts = [INTRODUCTION.format(free=FREE), f"Of {len(verdicts)} statements, {tally(verdicts)}.", overview]
+    parts = [
+        INTRODUCTION.format(free=FREE),
+        f"Of {len(verdicts)} statements, {tally(verdicts)}. {looked_for}",
+        overview,
+    ]
     return "\n\n".join([*parts, *sections, _made(facts)]) + "\n"
 
 

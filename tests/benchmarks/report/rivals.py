@@ -97,7 +97,7 @@ def other_orders(bench: Bench) -> Figure:
         "Table 7: orders",
         f"Half of the steps by {SMALL}, half by {LARGE}; {bench.setting.words}; {bench.scale.pictures:,} pictures of "
         "each row.",
-        "order",
+        "",
         DISTANCE,
         (Line("half of the steps each", points, joined=False),),
         paper_shown="The paper finds that small to large beats interleaving, decreasing probability and large to "
