@@ -20,7 +20,7 @@ from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.figure import free_start
 from tests.benchmarks.report.fractions import _no_worse
-from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, sums
+from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, resampled, sums
 from tests.benchmarks.report.page import anchor
 from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
 from tstitch_cli import references
@@ -120,9 +120,10 @@ def test_what_two_rows_share_drops_out_of_their_ratio() -> None:
 def test_rank_correlation_of_rows_in_their_order_and_in_none() -> None:
     reference = references.of_features(normal(1000, 0.0, 1)).gaussian
     parts = [sums(described(normal(200, 0.2 * k, 2))) for k in range(8)]
-    found = rank_correlation(list(range(8)), reference, parts)
+    distances = resampled(reference, parts)
+    found = rank_correlation(list(range(8)), distances)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
-    assert rank_correlation([3, 1, 7, 0, 5, 2, 6, 4], reference, parts).value < 0.5
+    assert rank_correlation([3, 1, 7, 0, 5, 2, 6, 4], distances).value < 0.5
 
 
 def test_what_costs_nothing_by_the_rule_and_by_the_papers_own_numbers() -> None:

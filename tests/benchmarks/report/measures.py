@@ -43,18 +43,21 @@ def distance(replicated: Floats) -> Measured:
     return compared(np.asarray, replicated)
 
 
-def rank_correlation(predicted: Sequence[float], reference: Gaussian, rows: Sequence[Sequence[Sums]]) -> Measured:
-    """Spearman's, of predicted losses with the distances of as many rows, each by the sums of its subsets.
+def resampled(reference: Gaussian, rows: Sequence[Sequence[Sums]]) -> Floats:
+    """(1 + RESAMPLES, rows): the distances of rows given by the sums of their subsets, then with subsets drawn anew.
 
-    The 95 % interval is the bootstrap's: subsets are drawn with replacement, the same ones for all rows.
+    The subsets are drawn with replacement, the same ones for all rows.
     """
     draw = np.random.default_rng(0)
-
-    def correlation(subset: Sequence[int]) -> float:
-        found = [frechet(reference, reduce(add, [row[g] for g in subset]).gaussian) for row in rows]
-        return float(stats.spearmanr(predicted, found).statistic)
-
     count = len(rows[0])
-    again = [correlation(draw.integers(count, size=count).tolist()) for _ in range(RESAMPLES)]
+    drawn = [range(count), *(draw.integers(count, size=count).tolist() for _ in range(RESAMPLES))]
+    return np.array(
+        [[frechet(reference, reduce(add, [row[g] for g in some]).gaussian) for row in rows] for some in drawn]
+    )
+
+
+def rank_correlation(predicted: Sequence[float], distances: Floats) -> Measured:
+    """Spearman's, of predicted losses (rows) with `resampled` distances; the 95 % interval is the bootstrap's."""
+    value, *again = (float(stats.spearmanr(predicted, each).statistic) for each in distances)
     low, high = np.quantile(again, [0.025, 0.975])
-    return Measured(correlation(range(count)), float(low), float(high))
+    return Measured(value, float(low), float(high))

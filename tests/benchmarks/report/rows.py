@@ -14,7 +14,7 @@ from tests.benchmarks.report import paper
 from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import CLASSES, Study, agreement_of_classes, reference_of
 from tests.benchmarks.report.figure import FREE, PAPER_PAIR, Figure, Line, Point, Verdict, free_start, paper_pair
-from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, sums
+from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, resampled, sums
 from tests.benchmarks.report.studies import ALL, fraction, table
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.costs import CostModel
@@ -80,9 +80,9 @@ class Rows:
         if agreement is None:
             return Figure("prediction", "Predicted loss", self.shown, verdicts=(Verdict(None, "No agreement."),))
         loss = {row: float(loss_of(agreement, row).mean()) for row in self.distances}
-        parts = [sums(each) for each in self.described.values()]
-        by_loss = rank_correlation(list(loss.values()), reference, parts)
-        by_compute = rank_correlation([-compute_of(self.profile, row) for row in loss], reference, parts)
+        distances = resampled(reference, [sums(each) for each in self.described.values()])
+        by_loss = rank_correlation(list(loss.values()), distances)
+        by_compute = rank_correlation([-compute_of(self.profile, row) for row in loss], distances)
         other = self._other_classes()
         groups = {SMALL + " and " + LARGE: {SMALL, LARGE}, SMALL + " and " + BASE: {SMALL, BASE}}
         groups |= {BASE + " and " + LARGE: {BASE, LARGE}, "all three": set(ALL)}
@@ -118,7 +118,8 @@ class Rows:
         drawn = [i % CLASSES >= len(CLASSES_SEEN) for i in range(self.study.pictures)]
         parts = [sums(_only(each, drawn)) for each in self.described.values()]
         assert agreement is not None
-        return rank_correlation([float(loss_of(agreement, row).mean()) for row in self.described], reference, parts)
+        predicted = [float(loss_of(agreement, row).mean()) for row in self.described]
+        return rank_correlation(predicted, resampled(reference, parts))
 
     def choice(self) -> Figure:
         """The row chosen for each of ten budgets against the best feasible one."""
