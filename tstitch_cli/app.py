@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tstitch_cli.commands.analyze import analyze
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.doctor import doctor
@@ -55,6 +56,7 @@ app.command("sample")(sample)
 app.command("verify")(verify)
 app.command("evaluate")(evaluate)
 app.command("show")(show)
+app.command("analyze")(analyze)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 
-from tstitch_cli import files
+from tstitch_cli import canvas, files
+from tstitch_cli.canvas import plain
 from tstitch_cli.metrics import METRICS
 from tstitch_cli.schema import Plan, Row
 
@@ -23,12 +22,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     files.refuse_existing(path, overwrite=overwrite)
-    # Figure without pyplot: no window system, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas.blank()
     axes = figure.add_subplot()
     scale, unit = _scale(plan)
 
@@ -63,7 +57,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     # The front rises to the right, so there is room below it; a long name must not run off the right edge.
     far = x > left + 0.6 * (right - left)
     axes.annotate(
-        "\n".join(f"{steps} × {_plain(name)}" for name, steps in chosen.allocation),
+        "\n".join(f"{steps} × {plain(name)}" for name, steps in chosen.allocation),
         (x, y),
         xytext=(14, -26 if far else -14),
         textcoords="offset points",
@@ -82,17 +76,10 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
-    axes.set_title(_plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
-    axes.grid(True, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
+    canvas.tidy(axes)
     axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)
-    content = BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no news for the terminal.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Without matplotlib's version in the file, equal plans give equal bytes.
-        figure.savefig(content, format="png", metadata={"Software": None})
-    files.write(path, content.getvalue(), overwrite=overwrite)
+    canvas.save(figure, path, overwrite=overwrite)
 
 
 def _lower_is_better(plan: Plan) -> bool:
@@ -140,9 +127,4 @@ def _budget(plan: Plan) -> str:
 
     shown = shown_s(plan.budget.seconds)
     asked = plan.budget.asked
-    return f"budget {_plain(asked)} = {shown}" if asked.endswith(("%", "x", "×")) else f"budget {shown}"
-
-
-def _plain(text: str) -> str:
-    """Text as it is: matplotlib would take dollar signs for mathematics."""
-    return text.replace("$", r"\$")
+    return f"budget {plain(asked)} = {shown}" if asked.endswith(("%", "x", "×")) else f"budget {shown}"
