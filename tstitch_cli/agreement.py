@@ -13,8 +13,9 @@ on, reaches the final latent shrunk by that factor:
     loss = sum over steps of |s - s'| / sqrt(1 + s'^2) x rms(eps_k - eps_largest)
 
 Errors are added and not their squares: neighbouring steps of one denoiser err in nearly the same direction. Held
-against measured distances by `python -m tests.benchmarks.loss`, this sum is the best of the ways tried in size and,
-over all orders of the denoisers, in rank; from small to large alone, the root of the sum of squares ranks as well.
+against measured distances by `python -m tests.benchmarks.loss`, this sum is the best of the ways tried over all orders
+of the denoisers; from small to large alone, the root of the sum of squares ranks rows a little better, within the
+intervals, but is further from their size.
 
 For a prediction other than eps the weight carries the conversion: d eps = alpha d v = (alpha / sigma) d x0; for a flow,
 x = (1 - s) x0 + s eps, the same argument gives |s - s'| / sqrt((1 - s')^2 + s'^2) for errors in the velocity.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tstitch_cli.allocation import Allocation, expand
+from tstitch_cli.allocation import Allocation
 from tstitch_cli.metrics import METRICS
 from tstitch_cli.objectives import least_loss, picture_losses
 from tstitch_cli.schema import Agreement, Plan, Profile, Row, RunnerUp
@@ -23,8 +23,10 @@ Floats = npt.NDArray[np.float64]
 
 def losses_of(agreement: Agreement, names: Sequence[str], allocations: Iterable[Allocation]) -> Floats:
     """(N, P): the predicted loss of every allocation, in any order, for every picture that was measured."""
-    taken = np.array([expand(allocation) for allocation in allocations])
-    return sum((taken == name) @ picture_losses(agreement, name, taken.shape[1]).T for name in names)
+    place = {name: np.int16(k) for k, name in enumerate(names)}
+    # As numbers: the names of ten thousand rows of a thousand steps would fill the memory.
+    taken = np.array([np.repeat([place[n] for n, _ in runs], [steps for _, steps in runs]) for runs in allocations])
+    return sum((taken == place[n]) @ picture_losses(agreement, n, taken.shape[1]).T for n in names)
 
 
 def interval(values: Floats) -> Floats:
