@@ -12,6 +12,7 @@ from tstitch_cli.objectives import least_loss
 from tstitch_cli.quantities import Quantity
 from tstitch_cli.schema import Plan, Rival
 from tstitch_cli.siblings import Found, finest
+from tstitch_cli.steadiness import margin
 
 Planner = Callable[[Found, Quantity], Plan]
 """Makes the plan of one setting within a budget; raises what `make_plan` raises."""
@@ -42,7 +43,7 @@ def choose(found: Sequence[Found], budget: Quantity, quantile: float | None, pla
     """
     comparable = _comparable(found)
     standard = finest(comparable)
-    alone_s = CostModel(standard.profile).largest_alone_s(quantile)
+    alone_s = CostModel(standard.profile).largest_alone_s(quantile) * (1.0 + margin(standard.profile))
     within = Quantity(budget.asked, budget.seconds(alone_s), "seconds")
     plans: list[tuple[Found, Plan]] = []
     left_out = [(each, "it shares no reference with the others") for each in found if each not in comparable]

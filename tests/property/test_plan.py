@@ -135,7 +135,8 @@ def test_the_chosen_row_is_within_the_budget_and_no_brute_force_finds_a_better(
     profile: Profile, budget: Quantity, quantile: float | None, increment: float
 ) -> None:
     model, total, parts = CostModel(profile), profile.setting.steps, round(1 / increment)
-    limit = budget.seconds(model.largest_alone_s(quantile)) / (1 + margin(profile)) * (1 + 1e-12)
+    share = 1 + margin(profile)
+    limit = budget.seconds(model.largest_alone_s(quantile) * share) / share * (1 + 1e-12)
     evaluations = profile.evaluations_per_step()
     flops = {denoiser.name: denoiser.flops for denoiser in profile.denoisers}
 

@@ -219,6 +219,14 @@ def test_a_plan_keeps_the_margin_and_shows_it() -> None:
     assert all(row.feasible == (row.time_s.within <= 1.0) for row in plan.rows)
 
 
+@pytest.mark.parametrize("asked", ["100%", "40%", "2x"])
+def test_a_share_of_the_largest_alone_chooses_the_same_row_and_allows_it_the_margin(asked: str) -> None:
+    budget = parse_budget(asked)
+    quiet, plan = make_plan(measured(), budget=budget), make_plan(unsteady(), budget=budget)
+    assert plan.chosen == quiet.chosen
+    assert plan.budget.seconds == pytest.approx(1.2 * quiet.budget.seconds)
+
+
 def test_the_least_budget_counts_the_margin() -> None:
     with pytest.raises(InfeasibleError, match=r"with a margin of 20% as the machine was unsteady") as caught:
         make_plan(unsteady(), budget=parse_budget("100ms"))
