@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -9,12 +11,14 @@ import typer
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
 from tstitch_cli.commands.evaluate import evaluate
+from tstitch_cli.commands.doctor import doctor
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
 from tstitch_cli.commands.show import show
 from tstitch_cli.commands.train import train
+from tstitch_cli.commands.verify import verify
 from tstitch_cli.commands.zoo import zoo
 
 app = typer.Typer(
@@ -48,15 +52,21 @@ app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
 app.command("evaluate")(evaluate)
+app.command("verify")(verify)
 app.command("show")(show)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("doctor")(doctor)
 
 
 def main() -> None:
     """Runs the command line."""
+    # What the terminal's encoding has not, such as a prompt in another script, is escaped; it is no reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

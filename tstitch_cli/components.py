@@ -39,9 +39,7 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
     made = model_class(strict_json.read(folder / needed.CONFIG)["_class_name"])
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
     with _loading(entry, folder):
-        model = made.from_pretrained(
-            str(folder), variant=weights.variant, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        model = _whole(made, folder, variant=weights.variant, torch_dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
@@ -97,13 +95,22 @@ def _part(entry: Entry, folder: Path, part: allowed.Part, dtype: torch.dtype) ->
             f"{entry.name}: the {part.library} that is installed has no {part.model}", hint="upgrade the package"
         )
     with _loading(entry, folder):
-        return kind.from_pretrained(
-            str(folder),
-            variant=weights.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **{"torch_dtype" if part.library == "diffusers" else "dtype": dtype},
-        )
+        spelled = "torch_dtype" if part.library == "diffusers" else "dtype"
+        return _whole(kind, folder, variant=weights.variant, **{spelled: dtype})
+
+
+def _whole(kind: Any, folder: Path, **given: Any) -> Any:
+    """The model of class `kind` in `folder`, of which nothing is left random; raises ValueError where it would be.
+
+    Both libraries begin with random numbers and only warn of those that no weights took the place of.
+    """
+    model, told = kind.from_pretrained(
+        str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **given
+    )
+    if missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ValueError(f"its weights lack {missing[0]}{more}")
+    return model
 
 
 def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
@@ -126,9 +133,7 @@ def controlnet(control: Control, dtype: torch.dtype) -> Any:
     allowed.refuse_code(strict_json.read(folder / needed.CONFIG), str(folder / needed.CONFIG))
     weights = needed.weights_in(folder, _name(dtype), f"{control.name}, {folder}")
     with _loading(control, folder):
-        net = diffusers.ControlNetModel.from_pretrained(
-            str(folder), variant=weights.variant, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        net = _whole(diffusers.ControlNetModel, folder, variant=weights.variant, torch_dtype=dtype)
     return net.eval().requires_grad_(False)
 
 

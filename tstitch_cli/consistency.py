@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
 from tstitch_cli.metrics import METRICS
+from tstitch_cli.orders import EXACT, ORDERS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
-from tstitch_cli.yaml_nodes import Place
+from tstitch_cli.typed_values import near
+from tstitch_cli.yaml_lines import MAX_KEY
+from tstitch_cli.yaml_nodes import Place, short
 from tstitch_cli.zoo.controls import weights_name
 
 Faults = Iterator[tuple[Place, str]]
@@ -19,6 +21,7 @@ Faults = Iterator[tuple[Place, str]]
 ORIGINS = ("measured", "imported", "reference")
 MAX_STEPS = 10_000
 MAX_FRAMES = 10_000
+MAX_DENOISERS = 100
 TIED = 1.05
 """Denoisers whose costs are within this ratio may stand in either order."""
 
@@ -57,10 +60,20 @@ def faults_of_profile(profile: Profile) -> Faults:
     yield from _spread(profile.spread)
     if profile.agreement is not None:
         yield from _agreement(profile.agreement, names, profile.setting.taken)
+    if profile.coarseness is not None:
+        if not profile.coarseness.distance:
+            yield ("coarseness", "distance"), "expected a value for every picture"
+        if any(value < 0 for value in profile.coarseness.distance):
+            yield ("coarseness", "distance"), "must not be negative"
+        yield from _known(profile.coarseness.reference.denoiser, names, ("coarseness", "reference", "denoiser"))
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
         yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
+    if not 0 <= profile.drift < 1:
+        yield ("drift",), f"must be at least 0 and below 1, is {profile.drift:g}"
+    if profile.steady and profile.unsteady:
+        yield ("unsteady",), "gives reasons, so `steady` must be false"
     yield from _fingerprint(profile.fingerprint, names, profile.setting)
     for index, validation in enumerate(profile.validation):
         yield from _allocation(validation.allocation, names, profile.setting.taken, ("validation", index, "allocation"))
@@ -104,11 +117,13 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
     if plan.budget.quantile is not None and not 0 < plan.budget.quantile < 1:
         yield ("budget", "quantile"), f"must be between 0 and 1, is {plan.budget.quantile:g}"
+    if not 0 <= plan.budget.margin <= 1:
+        yield ("budget", "margin"), f"must be from 0 to 1, is {plan.budget.margin:g}"
     try:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations + (plan.least_loss is not None) < len(plan.rows):
+    if plan.combinations + sum(row.order == EXACT for row in plan.rows) < len(plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"
@@ -116,6 +131,11 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield from _row(row, names, plan.setting.taken, ("rows", index))
     yield from _measured(plan)
     yield from _choices(plan)
+    for index, rival in enumerate(plan.rivals):
+        place: Place = ("rivals", index)
+        yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))
+        if rival.time_s.within <= 0:
+            yield (*place, "time_s", "within"), f"must be above 0, is {rival.time_s.within:g}"
 
 
 def _measured(plan: Plan) -> Faults:
@@ -141,6 +161,8 @@ def _choices(plan: Plan) -> Faults:
             yield place, f"is {row}, but the rows are 0 to {last}"
     if plan.alternatives[:1] != (plan.chosen,):
         yield ("alternatives",), f"must begin with the chosen row, {plan.chosen}"
+    if plan.runner_up is not None and not 0 <= plan.runner_up.row <= last:
+        yield ("runner_up", "row"), f"is {plan.runner_up.row}, but the rows are 0 to {last}"
     if len(set(plan.alternatives)) < len(plan.alternatives):
         yield ("alternatives",), "name a row twice"
 
@@ -168,6 +190,10 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
             yield (*place, "time_s", part), f"must be above 0, is {value:g}"
     if row.refused is not None and (row.feasible or row.pareto):
         yield (*place, "refused"), "is given, so the row can be neither feasible nor on the Pareto front"
+    if row.order is not None and row.order not in (*ORDERS, EXACT):
+        yield (*place, "order"), f"expected one of {', '.join((*ORDERS, EXACT))}, found {row.order}"
+    if row.loss_within is not None and not 0 <= row.loss_within[0] <= row.loss_within[1]:
+        yield (*place, "loss_within"), f"must be the lower and the upper end, is {list(row.loss_within)}"
     if row.compute < 0:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 
@@ -208,13 +234,15 @@ def _evaluations(evaluations: tuple[tuple[int, int], ...], steps: int) -> Faults
 
 
 def _names(names: Sequence[str]) -> Faults:
-    if len(names) < 2:
-        yield ("denoisers",), f"must be two or more, there are {len(names)}"
-    for index, name in enumerate(names):
+    if not 2 <= len(names) <= MAX_DENOISERS:
+        yield ("denoisers",), f"must be 2 to {MAX_DENOISERS}, there are {len(names)}"
+    for index, name in enumerate(names[: MAX_DENOISERS + 1]):
         if not name.strip():
             yield ("denoisers", index, "name"), "must not be empty"
+        if len(name) > MAX_KEY:
+            yield ("denoisers", index, "name"), f"is longer than {MAX_KEY} characters"
         if name in names[:index]:
-            yield ("denoisers", index, "name"), f"{name} stands here a second time"
+            yield ("denoisers", index, "name"), f"{short(name)} stands here a second time"
 
 
 def _knows(knows: tuple[int, int] | None, steps: int, place: Place) -> Faults:
@@ -262,5 +290,5 @@ def _allocation(allocation: tuple[tuple[str, int], ...], names: Sequence[str], s
 
 def _known(name: str, names: Sequence[str], place: Place) -> Faults:
     if name not in names:
-        near = get_close_matches(name, names, 1)
-        yield place, f"{name} is none of the denoisers" + (f", did you mean {near[0]}?" if near else "")
+        meant = near(name, names)
+        yield place, f"{short(name)} is none of the denoisers" + (f", did you mean {meant}?" if meant else "")

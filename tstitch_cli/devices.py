@@ -41,17 +41,49 @@ def resolve_dtype(asked: str | None, default: str, device: str) -> str:
     return asked
 
 
+_NO_MEMORY = (
+    "out of memory",
+    "out_of_memory",
+    "outofmemory",
+    "out_of_device_memory",
+    "out_of_host_memory",
+    "alloc_failed",
+    "memoryallocation",
+    "allocate memory",
+    "not enough memory",
+)
+"""Signs that memory ran out, in lower case, in what CUDA, cuDNN, cuBLAS, HIP, MPS, XPU and the host say."""
+_BROKEN = (
+    "cuda error",
+    "cudnn error",
+    "cudnn_status",
+    "cublas_status",
+    "cusolver_status",
+    "cufft_status",
+    "hip error",
+    "hiperror",
+    "mps backend",
+    "ur_result_error",
+)
+"""Signs that a device, or the library that drives it, gave up."""
+
+
 @contextmanager
 def out_of_memory(setting: Setting) -> Iterator[None]:
-    """Turns every form in which memory runs out into DeviceError."""
+    """Turns every form in which memory runs out, or the device itself fails, into DeviceError.
+
+    What was noted on the exception (`add_note`), such as the step it came in, stands in the message.
+    """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_small(setting) from error
-    except RuntimeError as error:
-        signs = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-        if any(sign in str(error) for sign in signs):
-            raise _too_small(setting) from error
+    except MemoryError as error:
+        raise _too_small(setting, error) from error
+    except (RuntimeError, OSError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        said = str(error).lower()
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _NO_MEMORY):
+            raise _too_small(setting, error) from error
+        if isinstance(error, RuntimeError) and any(sign in said for sign in _BROKEN):
+            raise _broken(setting, error) from error
         raise
 
 
@@ -73,11 +105,24 @@ def compiling(setting: Setting) -> Iterator[None]:
         ) from error
 
 
-def _too_small(setting: Setting) -> DeviceError:
+def _too_small(setting: Setting, error: Exception) -> DeviceError:
     return DeviceError(
-        f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}",
+        f"{setting.device} ran out of memory at batch size {setting.batch_size}, {setting.size} px, {setting.dtype}"
+        f"{_noted(error)}",
         hint="profile and plan for a smaller --batch-size, a smaller --size, with --dtype float16 or --offload",
     )
+
+
+def _broken(setting: Setting, error: Exception) -> DeviceError:
+    return DeviceError(
+        f"{setting.device} failed{_noted(error)}: {next(iter(str(error).strip().splitlines()), '')[:200]}",
+        hint="run the same command again; where it fails again, the driver or the device is at fault, or it is too hot",
+    )
+
+
+def _noted(error: Exception) -> str:
+    """Where it happened, as it was noted on the exception."""
+    return "".join(f", {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _accelerator() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from tstitch_cli.errors import UsageError
@@ -29,6 +30,20 @@ def per_step(scheduler: Any, steps: int, evaluations: int) -> tuple[int, ...]:
         f"{type(scheduler).__name__} makes {evaluations} evaluations in {steps} steps; which is whose is not known",
         hint="choose another scheduler or another number of steps",
     )
+
+
+def words(scheduler: Any, steps: int, evaluations: int, which: int) -> str:
+    """How people are told of evaluation `which`, from 0: "step 7 of 20", and which evaluation where that is another.
+
+    The other arguments are those of `per_step`.
+    """
+    evaluation = f"evaluation {which + 1} of {evaluations}"
+    try:
+        counts = per_step(scheduler, steps, evaluations)
+    except UsageError:
+        return evaluation
+    step = next(number for number, end in enumerate(accumulate(counts), 1) if which < end)
+    return f"step {step} of {steps}" + (f" ({evaluation})" if evaluations != steps else "")
 
 
 def run_lengths(counts: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -161,7 +161,9 @@ def _open(path: Path) -> Image.Image:
             upright = ImageOps.exif_transpose(image).convert("RGBA")
     except FileNotFoundError:
         raise BadFileError(f"{path}: there is no such file", hint=_HINT) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:  # a malformed file makes Pillow's readers fail in every way there is
         raise BadFileError(f"{path}: is no readable picture: {str(error)[:200]}", hint=_HINT) from error
     paper = Image.new("RGBA", upright.size, "white")
     paper.alpha_composite(upright)

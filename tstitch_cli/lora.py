@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tstitch_cli import documents
+from tstitch_cli import documents, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.inputs import require_same
 from tstitch_cli.schema import GivenFile
+from tstitch_cli.zoo import weights
 
 if TYPE_CHECKING:
     from tstitch_cli.denoisers import Family
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 _HINT = f"give a .safetensors file, or a folder with {WEIGHTS}"
+_NAME = re.compile(r"[\w./:-]{1,500}", re.ASCII)
+_NAMING = frozenset({"target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"})
+"""peft's options that are lists of layers, or values by layer."""
+_OPTIONS = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_bias",
+        "bias",
+        "fan_in_fan_out",
+        "use_rslora",
+        "use_dora",
+        "init_lora_weights",
+        "inference_mode",
+        "peft_type",
+        "peft_version",
+        "task_type",
+        "base_model_name_or_path",
+        "revision",
+        "megatron_core",  # stands in every file, and is nothing without megatron_config
+        "qalora_group_size",
+    }
+)
+"""peft's options that say what a LoRA is; any other must be nothing."""
 MOST = 10.0
 """No LoRA is meant to be applied more strongly than this, either way."""
 
@@ -58,7 +85,30 @@ def _one(text: str) -> GivenFile:
         raise BadFileError(f"{path}: is no safetensors file, and other formats may run code", hint=_HINT)
     if scale is not None and not -MOST <= scale <= MOST:
         raise UsageError(f"a LoRA scale of {scale:g} is absurd", hint=f"give one from -{MOST:g} to {MOST:g}")
+    _refuse_orders(path)
     return GivenFile("lora", str(path), documents.digest(path), 1.0 if scale is None else scale)
+
+
+def _refuse_orders(path: Path) -> None:
+    """Raises BadFileError where the file's header asks for more than what a LoRA is.
+
+    diffusers hands the options there to peft as they are, some of which import a module by its name; and peft reads
+    the names of layers as regular expressions, which can be written to run for ever.
+    """
+    header = weights.header(path)
+    metadata = header.pop("__metadata__", {})
+    told = metadata.get("lora_adapter_metadata") if isinstance(metadata, dict) else None
+    options = strict_json.parse(told, f"{path}, its LoRA metadata") if isinstance(told, str) else {}
+    names = list(header)
+    for key, value in options.items():
+        option = key.rpartition(".")[2]
+        if option in _NAMING and isinstance(value, list | dict):
+            names += map(str, value)
+        elif value and option not in _OPTIONS:
+            raise BadFileError(f"{path}: its metadata asks for {key[:60]!r}, which tstitch does not run", hint=_HINT)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadFileError(f"{path}: {name[:60]!r} is no name of a layer", hint=_HINT)
 
 
 def _number(text: str) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 
 from tstitch_cli import files
+from tstitch_cli.metrics import METRICS
 from tstitch_cli.schema import Plan, Row
 
 GREY, BLUE, GREEN, RED, GOLD = "#9aa3ad", "#2b6cb0", "#1a7f4b", "#c0392b", "#f2b134"
@@ -32,7 +33,8 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     scale, unit = _scale(plan)
 
     def points(rows: list[Row]) -> tuple[list[float], list[float]]:
-        return [row.time_s.within for row in rows], [_quality(plan, row) / scale for row in rows]
+        known = [(row.time_s.within, value / scale) for row in rows if (value := _quality(plan, row)) is not None]
+        return [x for x, _ in known], [y for _, y in known]
 
     fit = [row for row in plan.rows if row.feasible]
     refused = [row for row in plan.rows if row.refused is not None]
@@ -73,7 +75,10 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     )
     axes.set_xlim(left, right)
     # Better is up, whether more of it is better or less.
-    axes.set_ylim(*((top, bottom) if plan.objective == "least_loss" else (bottom, top)))
+    lower = plan.objective == "least_loss" or (
+        plan.objective in METRICS and not METRICS[plan.objective].higher_is_better
+    )
+    axes.set_ylim(*((top, bottom) if lower else (bottom, top)))
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
@@ -90,7 +95,16 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     files.write(path, content.getvalue(), overwrite=overwrite)
 
 
-def _quality(plan: Plan, row: Row) -> float:
+def _lower_is_better(plan: Plan) -> bool:
+    metric = METRICS.get(plan.objective)
+    return plan.objective == "least_loss" or (metric is not None and not metric.higher_is_better)
+
+
+def _quality(plan: Plan, row: Row) -> float | None:
+    """What the row is judged by; None where it was not measured."""
+    if plan.objective in METRICS:
+        found = row.measured.get(plan.objective)
+        return None if found is None else found.value
     if plan.objective == "least_loss" and row.loss is not None:
         return row.loss
     return row.quality.get(plan.objective, row.compute)
@@ -102,7 +116,7 @@ def _scale(plan: Plan) -> tuple[float, str]:
     chosen = plan.rows[plan.chosen]
     if plan.objective == "least_loss" and chosen.loss is not None:
         return 1.0, ", standard deviations of the final latent"
-    if plan.objective in chosen.quality or most <= 0:
+    if plan.objective in METRICS or plan.objective in chosen.quality or most <= 0:
         return 1.0, ""
     return most / 100, ", % of the largest denoiser alone"
 

@@ -17,14 +17,13 @@ from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
-import numpy as np
-
-from tstitch_cli import agreement, evaluations, fingerprint, flops
+from tstitch_cli import agreement, evaluations, fingerprint, flops, machine_load, steadiness
 from tstitch_cli.accelerations import is_full, watches
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
 from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
+from tstitch_cli.errors import DeviceError
 from tstitch_cli.memory import PeakMemory
 from tstitch_cli.sample import Work, write
 from tstitch_cli.schema import (
@@ -37,12 +36,15 @@ from tstitch_cli.schema import (
     Profile,
     Validation,
 )
+from tstitch_cli.spread import spread
+from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
 FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
 WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
-STEADY_DRIFT = 0.05
+MOST_JUMPS = 3
+"""Calls in a row in which a clock may run backwards."""
 VALIDATIONS, VALIDATION_CALLS = 3, 3
 AGREEMENT_TRAJECTORIES = 3
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -88,12 +90,15 @@ def measure(
     *,
     progress: Progress = lambda doing, share: None,
     now: Callable[[], float] = time.perf_counter,
+    read: machine_load.Reader | None = None,
 ) -> Profile:
     """Profiles every denoiser of `family` on `batch`, whose size is the setting's batch size.
 
-    `now` is the host's clock, by which writing and `max_time_s` are timed. Raises what `trajectory.run` raises.
+    `now` is the host's clock, by which writing and `max_time_s` are timed, and `read` tells how busy the machine is
+    besides. Raises what `trajectory.run` raises.
     """
-    return _Profiler(family, batch, clock, effort, progress, now).profile()
+    read = read or machine_load.reader_for(family.setting.device)
+    return _Profiler(family, batch, clock, effort, progress, now, read).profile()
 
 
 class _Profiler:
@@ -105,14 +110,16 @@ class _Profiler:
         effort: Effort,
         progress: Progress,
         now: Callable[[], float],
+        read: machine_load.Reader,
     ) -> None:
         self.family, self.batch, self.clock, self.effort = family, batch, clock, effort
-        self.progress, self.now = progress, now
+        self.progress, self.now, self.read = progress, now, read
+        self.readings: list[Reading] = []
         self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
         self.names = tuple(entry.name for entry in family.entries)
         self.steps = family.setting.taken
         self.random = random.Random(batch.seed)
-        self.began = now()
+        self.elapsed, self.looked = 0.0, now()
         self.counts: tuple[int, ...] = ()
         self.compiling_s = 0.0
         self.knows: dict[str, tuple[int, int] | None] = {}
@@ -146,9 +153,25 @@ class _Profiler:
         return agreement.measure(self.family, batches, self.counts)
 
     def _spent(self) -> float:
-        return self.now() - self.began
+        """Seconds since the work began; where the host's clock was set back they stand still, so the cap is reached."""
+        looked = self.now()
+        self.elapsed += max(0.0, looked - self.looked)
+        self.looked = looked
+        return self.elapsed
 
     def _call(self, allocation: Allocation) -> _Call:
+        """A call whose times can be; raises DeviceError where the clock runs backwards again and again."""
+        for _ in range(MOST_JUMPS):
+            call = self._made(allocation)
+            trajectory = call.trajectory
+            if min(trajectory.encode_s, *trajectory.evaluations_s, trajectory.decode_s, call.write_s) >= 0:
+                return call
+        raise DeviceError(
+            f"the clock of {self.family.setting.device} ran backwards in {MOST_JUMPS} calls one after the other",
+            hint="nothing can be timed by it; look at the machine's (or the virtual machine's) clock source",
+        )
+
+    def _made(self, allocation: Allocation) -> _Call:
         turns: Sequence[str] | str = per_evaluation(allocation, self.counts) if self.counts else allocation[0][0]
         trajectory = run(self.family, self.batch, turns, self.clock, strict=False)
         work = Work(self.planned, self.family.setting, evaluations.run_lengths(self.counts), allocation)
@@ -178,10 +201,10 @@ class _Profiler:
     def _compile(self, name: str, alone: Allocation) -> float:
         """Makes the call in which `name` is compiled, whose time belongs to loading; returns the time of the next."""
         self.progress(f"compiling {name}", 0.0)
-        before = self.now()
+        before = self._spent()
         self._call(alone)
-        spent = self.now() - before
-        self.began += spent
+        spent = self._spent() - before
+        self.elapsed -= spent
         self.compiling_s += spent
         return self._warm_call(name, alone)
 
@@ -198,6 +221,7 @@ class _Profiler:
         calls: list[_Call] = []
         rounds = 0
         started = self._spent()
+        self.readings.append(self.read())
         while True:
             work = [((name, self.steps),) for name in self.names] + self._through_all(rounds)
             self.random.shuffle(work)
@@ -205,6 +229,7 @@ class _Profiler:
                 self.progress(f"round {rounds + 1}: {_words(allocation)}", self._share(calls, rounds))
                 calls.append(self._call(allocation))
             rounds += 1
+            self.readings.append(self.read())
             if rounds >= FEWEST_ROUNDS and self._confidence(calls) <= self.effort.tolerance:
                 return calls, rounds, "tight"
             a_round = (self._spent() - started) / rounds
@@ -276,10 +301,12 @@ class _Profiler:
         )
         model = CostModel(profile)
         ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]
-        half = len(ratios) // 2
-        drift = abs(fmean(ratios[half:]) - fmean(ratios[:half]))
-        spread = {f"p{round(q * 100)}": float(np.quantile(ratios, q)) for q in QUANTILES}
-        return replace(profile, spread=spread, steady=drift <= STEADY_DRIFT)
+        drift = steadiness.drift(ratios)
+        why = [f"its speed drifted by {drift:.0%} between the rounds"] * steadiness.drifted(ratios)
+        unsteady = (*why, *steadiness.reasons(self.readings, self.family.setting.device))
+        return replace(
+            profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=round(drift, 4)
+        )
 
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)

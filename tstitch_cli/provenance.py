@@ -6,19 +6,22 @@ import json
 import os
 import types
 import warnings
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tstitch_cli import strict_json
-from tstitch_cli.errors import BadFileError
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/picture/1"
 CHUNK = "tstitch"
 """Keyword of the PNG text chunk that holds the canonical JSON."""
 MAX_STEPS = 100_000
+MAX_PROMPT = 20_000
+"""Characters of a prompt; the JSON of two such, all of them escaped, fits into the text that PNG readers take."""
 MAX_PNG_BYTES = 1 << 28
 _HINT = "`tstitch show` reads the PNGs that `tstitch sample` wrote, as it wrote them"
 # How the A1111 form, which many programs read, spells the samplers it knows.
@@ -63,6 +66,18 @@ class Provenance:
     """Package -> version."""
     files: tuple[GivenFile, ...] = ()
     """Pictures that were drawn from and LoRAs, by name and digest."""
+
+
+def refuse_untellable(prompts: Iterable[str]) -> None:
+    """Raises UsageError for a prompt that a picture could not tell: too long for a PNG's text, or no Unicode text."""
+    for prompt in prompts:
+        if len(prompt) > MAX_PROMPT:
+            raise UsageError(
+                f"the prompt {prompt[:40]!r}... has {len(prompt):,} characters",
+                hint=f"give {MAX_PROMPT:,} at most; text encoders read the first few hundred",
+            )
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UsageError(f"the prompt {prompt[:40]!r} is no Unicode text", hint="is the shell's encoding UTF-8?")
 
 
 def to_json(made: Provenance) -> str:
@@ -129,7 +144,9 @@ def read(path: Path) -> Provenance:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decompressed
             with Image.open(path, formats=["PNG"]) as image:
                 text = image.info.get(CHUNK)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:  # a malformed file makes Pillow's readers fail in every way there is
         raise BadFileError(f"{path}: is no readable PNG: {str(error)[:200]}", hint=_HINT) from error
     if not isinstance(text, str):
         raise BadFileError(

@@ -72,7 +72,7 @@ def bridges(
 
     With `embeddings: own`, a denoiser that is not the host gets one in any case.
 
-    Raises UsageError where a denoiser knows none of the trajectory's noise levels.
+    Raises UsageError where a denoiser needs what the pipeline does not give it.
     """
     scale = _scale(host)
     arguments = _arguments(loaded[host.name])
@@ -84,6 +84,11 @@ def bridges(
         own = setting.embeddings is not None and entry is not host
         if match.identical and form == host_form and not own:
             continue
+        if form.rotary and not host_form.rotary:
+            raise UsageError(
+                f"{entry.name} has to be told where its tokens are, which the pipeline of {host.name} does not tell",
+                hint="give a larger denoiser that is told as well",
+            )
         made[entry.name] = Bridge(
             loaded[entry.name],
             entry.name,
@@ -133,6 +138,7 @@ def _form(entry: Entry, denoiser: nn.Module) -> Form:
         else "guidance"
         if config.get("guidance_embeds")
         else None,
+        rotary=bool(config.get("use_rotary_positional_embeddings")),
     )
 
 

@@ -102,6 +102,8 @@ class StitchedDenoiser(nn.Module):
         self._evaluations: Callable[[], int] = lambda: 0
         self._realised: list[int] = []
         self._present: int | None = None
+        # In a list, for to set an attribute of a module takes as long as all the rest of a switch.
+        self._last: list[Any] = [None]
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
         self.answered: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None
@@ -122,12 +124,30 @@ class StitchedDenoiser(nn.Module):
         `evaluations` is asked at the first call of a trajectory how many there will be.
         """
         self._allocation, self._evaluations = allocation, evaluations
-        self._realised = []
+        self._turns, self._realised = (), []
+        self._last[0] = None
+        self.clock.reset()
 
     @property
     def realised(self) -> tuple[str, ...]:
         """The denoiser of every evaluation made since the trajectory began; it equals the allocation or is a bug."""
         return tuple(self._names[i] for i in self._realised)
+
+    @property
+    def planned(self) -> int:
+        """How many evaluations the trajectory that has begun is to have; 0 before its first."""
+        return len(self._turns)
+
+    @property
+    def turn(self) -> str | None:
+        """The denoiser whose evaluation, number `clock.evaluation`, is being made; None before, between and after."""
+        evaluation = self.clock.evaluation
+        return self._names[self._turns[evaluation]] if self.clock.called and evaluation < self.planned else None
+
+    @property
+    def last(self) -> Any:
+        """What the last call was answered, None before the first."""
+        return self._last[0]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the denoiser whose turn it is, with the pipeline's own arguments.
@@ -147,17 +167,20 @@ class StitchedDenoiser(nn.Module):
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
             self._realised.append(turn)
-
-        def call() -> Any:
-            if self._present != turn:
-                self._present = turn
-                self._enter(turn)
-            return self._stages[turn](*args, **kwargs)
-
-        output = call() if self.around is None else self.around(evaluation, self._names[turn], call)
+        if self.around is None:
+            output = self._call(turn, args, kwargs)
+        else:
+            output = self.around(evaluation, self._names[turn], lambda: self._call(turn, args, kwargs))
+        self._last[0] = output
         if self.answered is not None:
             self.answered(args, kwargs, output)
         return output
+
+    def _call(self, turn: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._present != turn:
+            self._present = turn
+            self._enter(turn)
+        return self._stages[turn](*args, **kwargs)
 
     def ask(self, names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """What the denoisers `names` answer to these arguments, out of their turn and without a trace in `realised`."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.yaml_nodes import Node, Place
+from tstitch_cli.yaml_nodes import Node, Place, short
 
 FAULTS_SHOWN = 20
+FAULTS_KEPT = 1000
+"""Of a file that is wrong everywhere; the others are only counted."""
+LONGEST_MEANT = 100
+"""Characters above which a word is no misspelling of another, and comparing it would take long."""
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan|infinity)", re.IGNORECASE)
@@ -26,27 +30,37 @@ class Faults:
     def __init__(self, name: str) -> None:
         self.name = name
         self.found: list[tuple[int, int, str]] = []
+        self.count = 0
 
     def add(self, node: Node, place: Place, what: str) -> None:
         """Notes a fault of the value at `place`, which stands at `node`."""
-        where = _shown(place)
-        self.found.append((node.line, node.column, f"{where}: {what}" if where else what))
+        self.count += 1
+        if len(self.found) < FAULTS_KEPT:
+            where = _shown(place)
+            self.found.append((node.line, node.column, f"{where}: {what}" if where else what))
 
     def raise_if_any(self) -> None:
         """Raises BadFileError with every fault found so far, in the order of the file."""
         if not self.found:
             return
         lines = [f"{self.name}:{line}:{column} {what}" for line, column, what in sorted(self.found)]
-        if len(lines) > FAULTS_SHOWN:
-            lines[FAULTS_SHOWN:] = [f"... and {len(lines) - FAULTS_SHOWN} more"]
+        if self.count > FAULTS_SHOWN:
+            lines[FAULTS_SHOWN:] = [f"... and {self.count - FAULTS_SHOWN} more"]
         raise BadFileError("\n".join(lines))
 
 
 def _shown(place: Place) -> str:
     shown = ""
     for part in place:
-        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
+        shown += f"[{part}]" if isinstance(part, int) else f".{short(part)}" if shown else short(part)
     return shown
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `word` probably means."""
+    if len(word) > LONGEST_MEANT:
+        return None
+    return next(iter(get_close_matches(word, [each for each in known if len(each) <= LONGEST_MEANT], 1)), None)
 
 
 class _Absent:
@@ -93,8 +107,8 @@ def dataclass_of(node: Node, cls: Any, place: Place, faults: Faults) -> Any:
         if key in known:
             values[key] = _value(inner, _types(cls)[key], (*place, key), faults)
         else:
-            near = get_close_matches(key, known, 1)
-            faults.add(key_node, (*place, key), "unknown key" + (f", did you mean {near[0]}?" if near else ""))
+            meant = near(key, known)
+            faults.add(key_node, (*place, key), "unknown key" + (f", did you mean {meant}?" if meant else ""))
     for name, field in known.items():
         if name not in pairs and field.default is MISSING and field.default_factory is MISSING:
             faults.add(node, (*place, name), "is missing")
@@ -160,8 +174,8 @@ def _literal(node: Node, allowed: tuple[Any, ...], place: Place, faults: Faults)
     for each in allowed:
         if _value(node, type(each), place, Faults(faults.name)) == each:
             return each
-    near = get_close_matches(str(node.value), map(str, allowed), 1) if node.kind == "scalar" else []
-    shown = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(map(str, allowed))}"
+    meant = near(node.value, map(str, allowed)) if node.kind == "scalar" else None
+    shown = f"did you mean {meant}?" if meant else f"expected one of {', '.join(map(str, allowed))}"
     faults.add(node, place, f"{node.described()} is not known, {shown}")
     return ABSENT
 

@@ -38,10 +38,13 @@ class Node:
             return "a list" if self.kind == "sequence" else "keys and values"
         if self.is_null:
             return "nothing" if not self.value else self.value
-        short = self.value if len(self.value) <= 40 else self.value[:37] + "..."
-        # Control characters of a foreign file have no business on the terminal.
-        shown = "".join(each if each.isprintable() else "?" for each in short)
-        return shown if self.plain else f'the text "{shown}"'
+        return short(self.value) if self.plain else f'the text "{short(self.value)}"'
+
+
+def short(text: str) -> str:
+    """The beginning of a foreign file's `text`; its control characters have no business on the terminal."""
+    cut = text if len(text) <= 40 else text[:37] + "..."
+    return "".join(each if each.isprintable() else "?" for each in cut)
 
 
 class NotYamlError(Exception):
@@ -65,7 +68,9 @@ def compose(text: str) -> Node | None:
                     raise NotYamlError(*_position(event), "a second document begins here, only one is allowed")
                 continue
             if kind is yaml.AliasEvent:
-                raise NotYamlError(*_position(event), f"*{event.anchor}: aliases are not allowed, write the value out")
+                raise NotYamlError(
+                    *_position(event), f"*{short(event.anchor)}: aliases are not allowed, write the value out"
+                )
             if kind not in (yaml.ScalarEvent, yaml.SequenceStartEvent, yaml.MappingStartEvent):
                 continue
             node = _node(event, kind)
@@ -95,9 +100,9 @@ def compose(text: str) -> Node | None:
 def _node(event: Any, kind: type) -> Node:
     line, column = _position(event)
     if event.anchor:
-        raise NotYamlError(line, column, f"&{event.anchor}: anchors are not allowed, write the value out")
+        raise NotYamlError(line, column, f"&{short(event.anchor)}: anchors are not allowed, write the value out")
     if event.tag:
-        raise NotYamlError(line, column, f"{event.tag}: tags are not allowed, types follow from the keys")
+        raise NotYamlError(line, column, f"{short(event.tag)}: tags are not allowed, types follow from the keys")
     if kind is yaml.ScalarEvent:
         return Node(line, column, "scalar", event.value, plain=not event.style)
     return Node(line, column, "sequence" if kind is yaml.SequenceStartEvent else "mapping", [])

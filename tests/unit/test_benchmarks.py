@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from scipy import linalg
 
-from tests.benchmarks import figures, frechet, overhead, prediction, quality
+from tests.benchmarks import budget, figures, frechet, overhead, prediction, quality
 from tests.benchmarks.common import LARGE, SMALL, Sample, estimate, interleaved, markdown, ratio_of_means
 from tests.builders import measured, planned
 from tstitch_cli.classifier import FEATURES
@@ -225,3 +225,31 @@ def test_the_sweep_is_of_the_smallest_and_the_largest() -> None:
 
 def test_markdown() -> None:
     assert markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+def kept(seconds: tuple[float, ...], *, budget_s: float = 1.0, could: bool = True) -> budget.Kept:
+    allocation = (("s", 4), ("xl", 6))
+    return budget.Kept(0, ("s", "xl"), 10, 1, "ddim", "50%", budget_s, 0.0, allocation, 0.9, 0.95, could, True, seconds)
+
+
+def test_the_settings_of_the_budgets_are_many_and_mixed() -> None:
+    found = budget.cases(budget.SETTINGS)
+    assert len({(c.names, c.steps, c.batch_size, c.scheduler) for c in found}) == budget.SETTINGS
+    assert sum(len(case.budgets) for case in found) >= 130
+    for part, choices in (("names", 4), ("steps", 5), ("batch_size", 4), ("scheduler", 6)):
+        counted = Counter(getattr(case, part) for case in found)
+        assert len(counted) == choices
+        assert max(counted.values()) <= 2 * min(counted.values())
+
+
+def test_verdicts_of_the_budgets() -> None:
+    plans = [kept((0.9, 0.9, 0.9, 1.1)), kept((0.4,) * 4, could=False)]
+    found = budget.summary(plans)
+    assert (found["calls"], found["calls_within"], found["plans_all_within"]) == (8, 7 / 8, 0.5)
+    assert found["use_where_a_row_could"] == pytest.approx(0.95)
+    assert found["use"] == pytest.approx((0.95 + 0.4) / 2)
+    said = budget.verdicts(found)
+    assert "87.5% of 8 calls by 2 plans were within their budget (goal 95%)" in said[0]
+    assert "95.0% of the budget was used on average (goal 90%) by the 1 plans with a row that could" in said[1]
+    assert "| s, xl | 2 | 87.5% | 67.5% | 95.0% |" in budget.table(plans)
+    assert budget._kept(json.loads(json.dumps([asdict(plan) for plan in plans]))) == plans

@@ -32,5 +32,5 @@ def test_nothing_is_left_when_the_move_fails(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(BadFileError, match="No space left"):
-        files.write(tmp_path / "x.yaml", b"x", overwrite=False)
+        files.write(tmp_path / "x.yaml", b"x", overwrite=True)
     assert list(tmp_path.iterdir()) == []

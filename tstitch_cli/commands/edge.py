@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -9,17 +10,17 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from tstitch_cli.errors import ExitStatus, TstitchError
+from tstitch_cli.commands.terminal import SafeConsole
+from tstitch_cli.errors import BadFileError, DeviceError, ExitStatus, TstitchError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-out = Console(soft_wrap=True, highlight=False)
+out = SafeConsole(soft_wrap=True, highlight=False)
 """Results."""
-talk = Console(stderr=True, soft_wrap=True, highlight=False)
+talk = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
 """Progress, remarks and errors."""
 
 
@@ -39,16 +40,32 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             talk.print("\n[yellow]interrupted[/]")
             raise typer.Exit(ExitStatus.INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except Exception as error:
             if os.environ.get("TSTITCH_TRACEBACK"):
                 raise
-            talk.print(f"[bold red]bug:[/] {escape(f'{type(error).__name__}: {error}')}")
+            if (told := of_the_machine(error)) is not None:
+                tell(told)
+                raise typer.Exit(told.status) from None
+            where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+            talk.print(f"[bold red]bug:[/] {escape(f'{type(error).__name__}: {error}{where}')}")
             talk.print("  This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from.")
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
+
+
+def of_the_machine(error: Exception) -> TstitchError | None:
+    """What to tell of a failure that is the machine's and not ours: its memory or its disks; None for any other."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return DeviceError("this machine ran out of memory", hint="ask for less at a time, or end other programs")
+    if isinstance(error, OSError) and error.errno is not None:
+        return BadFileError(
+            f"{error.filename or 'the output'}: {error.strerror or error}",
+            hint="free some space, or mend the folder's rights, and run the same command again",
+        )
+    return None
 
 
 def tell(error: TstitchError) -> None:

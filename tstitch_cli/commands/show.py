@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from tstitch_cli.commands.edge import guarded, out
+from tstitch_cli.commands.terminal import printable
 
 if TYPE_CHECKING:
     from tstitch_cli.provenance import Provenance
@@ -32,18 +32,6 @@ def show(
     for label, value in _facts(made):
         out.print(f"[bold]{label:<16}[/]{escape(printable(value))}")
     out.print(f"\ndraw it again:  [cyan]{escape(printable(f'tstitch sample --from {shlex.quote(str(image))}'))}[/]")
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could steer a terminal or reorder its line shown as an escape sequence."""
-    return "".join(_escaped(c) if unicodedata.category(c) in _STEERING else c for c in text)
-
-
-_STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _facts(made: Provenance) -> list[tuple[str, str]]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from tstitch_cli.zoo.entry import Component
 
+LONGEST_CHAIN = 20
+"""Denoisers that are each like the next."""
+
 
 @dataclass(frozen=True)
 class ArchitectureFacts:
@@ -35,6 +38,8 @@ def resolve(
         if name in visited:
             return f"comes back to {name}: {', like '.join([*visited, name])}"
         visited.append(name)
+        if len(visited) > LONGEST_CHAIN:
+            return f"is like a denoiser that is like another, more than {LONGEST_CHAIN} times over"
         config = facts.config | config
         if (facts.model is None) == (facts.like is None):
             return f"expected model or like in the architecture of {name}, and not both"

@@ -16,6 +16,8 @@ from tstitch_cli.zoo.entry import Entry
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """Those whose denoisers take ControlNets."""
+MOST_BLOCKS, MOST_LAYERS, MOST_CHANNELS = 16, 100, 100_000
+"""Of a U-Net; a config that has more was not written for one."""
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
@@ -90,8 +92,16 @@ def check(control: Control, entries: Sequence[Entry]) -> None:
 
 
 def check_residuals(control: Control, name: str, config: Mapping[str, Any]) -> None:
-    """Raises UsageError where the denoiser `name`, built from `config`, takes other feature maps than `control` has."""
-    taken = residuals(config)
+    """Raises UsageError where the denoiser `name`, built from `config`, takes other feature maps than `control` has.
+
+    BadFileError where the config does not tell them.
+    """
+    try:
+        taken = residuals(config)
+    except ValueError as error:
+        raise BadFileError(
+            f"{name}: the config of its denoiser does not tell its blocks: {error}", hint="fetch or convert it again"
+        ) from error
     if control.residuals is not None and control.residuals != taken:
         raise UsageError(
             f"the ControlNet {control.name} adds {_say(control.residuals)} channels, {name} takes {_say(taken)}",
@@ -104,15 +114,29 @@ def residuals(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Channels of the feature maps that a U-Net (UNet2DConditionModel) passes across, and takes from a ControlNet.
 
     One map after the first convolution, one for each layer of a stage, one for each halving between stages.
+
+    Raises ValueError where the config does not tell them.
     """
-    channels = tuple(config.get("block_out_channels", (320, 640, 1280, 1280)))
-    layers = config.get("layers_per_block", 2)
-    each = tuple(layers) if isinstance(layers, list | tuple) else (layers,) * len(channels)
+    channels, layers = config.get("block_out_channels", (320, 640, 1280, 1280)), config.get("layers_per_block", 2)
+    if isinstance(layers, int) and isinstance(channels, list | tuple):
+        layers = (layers,) * len(channels)
+    if not (_counts(channels, MOST_CHANNELS) and _counts(layers, MOST_LAYERS) and len(channels) == len(layers)):
+        raise ValueError("expected the channels and layers of every block")
+    channels, each = tuple(channels), tuple(layers)
     last = len(channels) - 1
     maps = [
         (width,) * (count + (stage < last)) for stage, (width, count) in enumerate(zip(channels, each, strict=True))
     ]
     return channels[:1] + tuple(width for stage in maps for width in stage)
+
+
+def _counts(found: Any, most: int) -> bool:
+    """Whether `found` is a list of some whole numbers from 1 to `most`."""
+    return (
+        isinstance(found, list | tuple)
+        and 0 < len(found) <= MOST_BLOCKS
+        and all(type(n) is int and 0 < n <= most for n in found)
+    )
 
 
 def _say(maps: tuple[int, ...]) -> str:
@@ -132,8 +156,8 @@ def _from_folder(name: str, folder: Path) -> Control:
     width = config.get("cross_attention_dim", 1280)
     try:
         maps = residuals(config)
-    except (TypeError, ValueError) as error:
-        raise BadFileError(f"{file}: its blocks are not told as they should be", hint=_FOLDER) from error
+    except ValueError as error:
+        raise BadFileError(f"{file}: its blocks are not told as they should be: {error}", hint=_FOLDER) from error
     return Control(name, f"folder:{folder.resolve()}", width=width if isinstance(width, int) else None, residuals=maps)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 from tstitch_cli import documents, hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.hub_errors import all_of
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser, Setting
 from tstitch_cli.yaml_nodes import Place
@@ -24,6 +25,8 @@ Facts = TypeVar("Facts", "FamilyFacts", "DenoiserFacts")
 
 SCHEMA = "tstitch/zoo/1"
 BUNDLED = Path(__file__).parent / "bundled"
+MAX_LABEL_BYTES = 4 << 20
+"""Far above the class names of any data set."""
 _SOURCE = re.compile(r"bundled:(?!.*\.\.)[\w-][\w./-]*|hub:[\w.-]+/[\w.-]+|folder:.+|converted:\w[\w.-]*", re.ASCII)
 _PARTS = re.compile(rf"(?:{_SOURCE.pattern})|hub:[\w.-]+/[\w.-]+@[\w./-]+", re.ASCII)
 """Parts may name a commit, branch or tag; a denoiser's own stands in `revision`."""
@@ -136,6 +139,10 @@ class Zoo:
             f"there is no denoiser {name!r}, and no folder or hub id either",
             hint=(f"did you mean {' or '.join(near)}? " if near else "") + "`tstitch zoo` lists them",
         )
+
+    def resolve_all(self, names: Sequence[str]) -> list[Entry]:
+        """The entries for `names`; raises what `resolve` raises, and once for all that may not be fetched."""
+        return all_of(names, self.resolve)
 
     def planned(self, denoiser: PlannedDenoiser) -> Entry:
         """The entry that a profile, plan or picture refers to: under its name there, at its source and revision.
@@ -323,10 +330,16 @@ def _labelled(facts: Facts, path: Path) -> Facts:
         return facts
     file = path.parent / os.path.expanduser(conditioning.labels_from)
     try:
-        labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_LABEL_BYTES + 1)
+        labels = tuple(line.strip() for line in content.decode("utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise BadFileError(f"{file}: the class names cannot be read: {why}", hint=f"{path} names the file") from error
+    if len(content) > MAX_LABEL_BYTES:
+        raise BadFileError(
+            f"{file}: is larger than {MAX_LABEL_BYTES >> 20} MiB", hint=f"{path} names it for class names"
+        )
     if not labels:
         raise BadFileError(f"{file}: has no class names", hint="it holds the names of one class a line")
     return replace(facts, conditioning=replace(conditioning, labels=labels, labels_from=None))
