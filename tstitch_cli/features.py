@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from tstitch_cli.attributes import AttributeClassifier
 from tstitch_cli.classifier import Classifier
 from tstitch_cli.errors import UsageError
 from tstitch_cli.zoo.registry import BUNDLED
@@ -56,39 +59,57 @@ class Extractor(Protocol):
         """The features of `pictures` (B, 3, H, W) uint8; raises UsageError where it cannot take their size."""
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A bundled classifier: its class and what it looks at."""
+
+    model: Callable[[], nn.Module]
+    side: int
+    coloured: bool
+    classes: int
+    classes_asked: bool
+    head: Callable[[nn.Module], nn.Module]
+    """Its last layer, from features to the logits of the classes."""
+
+
+_NETWORKS = {
+    "fashion": _Network(Classifier, 32, False, 10, True, lambda model: model.get_submodule("to_logits")),
+    # Of what it tells of a captioned picture, the kinds of garments are the classes.
+    "tiny-sd": _Network(AttributeClassifier, 64, True, 10, False, lambda model: model.get_submodule("heads.garment")),
+}
+
+
 class ClassifierFeatures:
     """The classifier of a bundled family, in float64: its features then hold for any batch size and thread count."""
 
-    classes = 10
-    classes_asked = True
-    side = 32
-
-    def __init__(self, family: str, device: torch.device | str = "cpu") -> None:
-        """Raises UsageError where `family` has no classifier of its own."""
-        file = _classifier_file(family)
-        if not file.is_file():
+    def __init__(self, family: str, device: torch.device | str = "cpu", file: Path | None = None) -> None:
+        """The weights are those in `file`, else those that ship with `family`; UsageError where there are none."""
+        file = file or _classifier_file(family)
+        if family not in _NETWORKS or not file.is_file():
             raise UsageError(
                 f"the family {family} has no classifier of its own", hint=f"there are {', '.join(classifiers())}"
             )
-        self.name = family
-        self.digest = digest_of_file(file)
+        self._network = network = _NETWORKS[family]
+        self.name, self.digest = family, digest_of_file(file)
+        self.side, self.classes, self.classes_asked = network.side, network.classes, network.classes_asked
         # Apple's GPUs have no float64; the classifier is small enough for the processor.
         self._device = torch.device("cpu" if torch.device(device).type == "mps" else device)
-        model = Classifier()
+        model = network.model()
         model.load_state_dict(load_file(file))
-        self.model = model.double().eval().requires_grad_(False).to(self._device)
+        self.model: Any = model.double().eval().requires_grad_(False).to(self._device)
 
     @torch.inference_mode()
     def __call__(self, pictures: torch.Tensor) -> Features:
-        """Features (B, 64) and probabilities (B, 10) of `pictures` (B, 3, 32, 32) uint8, which are seen in grey."""
+        """Features (B, 64) and probabilities (B, 10) of `pictures` (B, 3, side, side) uint8."""
         if pictures.shape[-2:] != (self.side, self.side):
             height, width = pictures.shape[-2:]
             raise UsageError(
                 f"the classifier of {self.name} takes pictures of {self.side} x {self.side} px, not {width} x {height}",
                 hint="compare in other features: --features inception",
             )
-        features = self.model.features(grey(pictures).to(self._device).double() / 127.5 - 1.0)
-        return Features(features, self.model.to_logits(features).softmax(1))
+        seen = pictures if self._network.coloured else grey(pictures)
+        features = self.model.features(seen.to(self._device).double() / 127.5 - 1.0)
+        return Features(features, self._network.head(self.model)(features).softmax(1))
 
 
 def grey(pictures: torch.Tensor) -> torch.Tensor:
@@ -99,7 +120,7 @@ def grey(pictures: torch.Tensor) -> torch.Tensor:
 
 def classifiers() -> list[str]:
     """The bundled families that have a classifier."""
-    return sorted(folder.name for folder in BUNDLED.iterdir() if _classifier_file(folder.name).is_file())
+    return [family for family in _NETWORKS if _classifier_file(family).is_file()]
 
 
 def named(name: str, device: torch.device | str = "cpu") -> Extractor:

@@ -71,6 +71,11 @@ def of_features(features: torch.Tensor) -> Reference:
     return _reference(Sums.of(_described(features)).gaussian, features)
 
 
+def of_pictures(pictures: torch.Tensor, extractor: Extractor) -> Reference:
+    """The reference whose pictures are `pictures` (N, 3, H, W) uint8."""
+    return of_features(torch.cat([extractor(some).features.cpu() for some in pictures.split(AT_ONCE)]))
+
+
 def bundled(family: str) -> Path | None:
     """The file of statistics that a bundled family ships with, None where it has none."""
     path = BUNDLED / family / "reference.npz"

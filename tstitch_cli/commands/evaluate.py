@@ -179,6 +179,8 @@ def _measure(
     entries = entries_of(plan.denoisers)
     control = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
     prompts = _prompts(plan, entries[0], prompts_file)
+    if entries[0].conditioning.kind == "class" and count % len(prompts):
+        talk.print(f"[yellow]{count:,} pictures are not as many of each of the {len(prompts):,} classes[/]")
     from tstitch_cli.devices import resolve_device
 
     device = resolve_device(plan.setting.device)
