@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import (
+    Agreement,
+    Closeness,
+    Coarseness,
     DenoiserProfile,
     Fingerprint,
     FixedParts,
     Measure,
     Plan,
     Profile,
+    Reference,
     Setting,
     Validation,
 )
@@ -71,3 +76,28 @@ def measured(
 
 def planned(budget: str = "50%", *, steps: int = 20, top: int = 1) -> Plan:
     return make_plan(measured(steps), budget=parse_budget(budget), profile_path="profiles/x.yaml", digest="0", top=top)
+
+
+def agreeing(
+    profile: Profile, small: float = 0.2, base: float = 0.1, *, pictures: int = 6, noise: float = 0.1
+) -> Profile:
+    """`profile` with agreement: the smaller ones differ the more the later the step, pictures by `noise` of it."""
+    steps, names = profile.setting.taken, [denoiser.name for denoiser in profile.denoisers]
+
+    def close(scale: float, turn: int) -> Closeness:
+        rms = tuple(
+            tuple(scale * (t + 1) / steps * (1 + noise * ((i * (turn + 2) + t) % pictures - 2)) for t in range(steps))
+            for i in range(pictures)
+        )
+        return Closeness((0.9,) * steps, (0.0,) * steps, rms)
+
+    scales = (small, base)[: len(names) - 1]
+    weights = tuple(0.1 + 0.01 * (t % 3) for t in range(steps))
+    denoisers = {name: close(scale, turn) for turn, (name, scale) in enumerate(zip(names, scales, strict=False))}
+    return replace(profile, agreement=Agreement(names[-1], weights, denoisers))
+
+
+def coarse(profile: Profile, distance: float, digest: str = "ref") -> Profile:
+    """`profile` with a coarseness against the reference of that digest."""
+    reference = Reference(profile.denoisers[-1].name, "ddim", 200, 0, digest)
+    return replace(profile, coarseness=Coarseness(reference, (distance * 0.9, distance * 1.1)))

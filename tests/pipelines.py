@@ -326,6 +326,41 @@ def _wan() -> dict[str, Any]:
     }
 
 
+def cogvideox(seed: int) -> Any:
+    torch.manual_seed(seed)
+    return diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=8,
+        num_layers=1,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=5,
+        max_text_seq_length=3,
+        use_rotary_positional_embeddings=True,
+    ).eval()
+
+
+def _cogvideox_vae() -> Any:
+    torch.manual_seed(3)
+    return diffusers.AutoencoderKLCogVideoX(
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=4, scaling_factor=0.7
+    ).eval()
+
+
+def _cogvideox_scheduler() -> Any:
+    return diffusers.CogVideoXDDIMScheduler(
+        **NOISE,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+        timestep_spacing="trailing",
+    )
+
+
 def _vae() -> Any:
     return toys.tiny_vae(3)
 
@@ -426,6 +461,14 @@ KINDS = {
             "transformer",
             lambda: _flux() | _masked(),
             ("flow-euler",),
+        ),
+        Kind(
+            "cogvideox",
+            _alone("CogVideoXPipeline", _cogvideox_vae, _cogvideox_scheduler),
+            cogvideox,
+            "transformer",
+            lambda: _wan() | {"guidance_scale": 6.0},
+            ("cogvideox-ddim", "cogvideox-dpm++", "ddim", "dpm++"),
         ),
         Kind("wan", _alone("WanPipeline", _wan_vae, flow_scheduler), wan, "transformer", _wan, FLOW),
     )

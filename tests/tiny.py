@@ -112,6 +112,21 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
         "vae": _KL,
         "text_encoder": _T5,
     },
+    "cogvideox": {
+        "transformer": {
+            "num_layers": 1,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "text_embed_dim": 16,
+            "time_embed_dim": 8,
+            "max_text_seq_length": 226,
+            "sample_width": 8,
+            "sample_height": 8,
+            "sample_frames": 9,
+        },
+        "vae": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
+        "text_encoder": _T5,
+    },
     "wan": {
         "transformer": {
             "num_layers": 1,
@@ -134,6 +149,7 @@ PAIRS = {
     "flux": ("flux-lite", "flux-dev"),
     "sana": ("sana-0.6b", "sana-1.6b"),
     "pixart-sigma": ("pixart-sigma", "pixart-900m"),
+    "cogvideox": ("cogvideox-2b", "cogvideox-5b"),
     "wan": ("wan-1.3b", "wan-14b"),
 }
 """Family, or what sets denoisers within one apart -> a smaller and a larger of them."""

@@ -12,8 +12,11 @@ on, reaches the final latent shrunk by that factor:
 
     loss = sum over steps of |s - s'| / sqrt(1 + s'^2) x rms(eps_k - eps_largest)
 
-Errors are added and not their squares: neighbouring steps of one denoiser err in nearly the same direction. For a
-prediction other than eps the weight carries the conversion: d eps = alpha d v = (alpha / sigma) d x0; for a flow,
+Errors are added and not their squares: neighbouring steps of one denoiser err in nearly the same direction. Held
+against measured distances by `python -m tests.benchmarks.loss`, this sum is the best of the ways tried in size and,
+over all orders of the denoisers, in rank; from small to large alone, the root of the sum of squares ranks as well.
+
+For a prediction other than eps the weight carries the conversion: d eps = alpha d v = (alpha / sigma) d x0; for a flow,
 x = (1 - s) x0 + s eps, the same argument gives |s - s'| / sqrt((1 - s')^2 + s'^2) for errors in the velocity.
 """
 
@@ -91,13 +94,9 @@ def step_weights(
     alpha_after, sigma_after = levels[np.append(starts[1:], len(levels) - 1)].T
     if prediction == "flow":
         return np.abs(sigma - sigma_after) / np.hypot(alpha_after, sigma_after)
-    s, s_after = sigma / alpha, sigma_after / alpha_after
-    weights: npt.NDArray[np.float64] = np.abs(s - s_after) / np.sqrt(1.0 + s_after**2)
-    if prediction == "v_prediction":
-        weights *= alpha
-    elif prediction == "sample":
-        weights *= alpha / sigma
-    return weights
+    # Of v, which is alpha noise - sigma x0, an error moves both: a step turns it by the angle between the two levels.
+    of_v: npt.NDArray[np.float64] = np.abs(sigma * alpha_after - sigma_after * alpha)
+    return of_v / {"epsilon": alpha, "v_prediction": 1.0, "sample": sigma}[prediction]
 
 
 class _Compared:

@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
+from tstitch_cli.commands.analyze import analyze
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
+from tstitch_cli.commands.doctor import doctor
+from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.fetch import fetch
+from tstitch_cli.commands.finetune import finetune
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
 from tstitch_cli.commands.show import show
 from tstitch_cli.commands.train import train
+from tstitch_cli.commands.verify import verify
 from tstitch_cli.commands.zoo import zoo
 
 app = typer.Typer(
@@ -48,11 +53,16 @@ app.command("demo")(demo)
 app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
+app.command("verify")(verify)
+app.command("evaluate")(evaluate)
 app.command("show")(show)
+app.command("analyze")(analyze)
 app.command("zoo")(zoo)
 app.command("fetch")(fetch)
 app.command("convert")(convert)
 app.command("train")(train)
+app.command("finetune")(finetune)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The small classifier of captioned pictures: what is shown, in which colours, how often; its features measure them."""
+"""The classifier of captioned pictures: what is shown, in which colours and style; its features measure them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 FEATURES = 64
-HEADS = {"garment": 10, "colour": 9, "background": 9, "count": 2}
-"""What is told of a picture, and how many answers there are to each."""
+HEADS = {"garment": 10, "colour": 9, "background": 9, "count": 2, "style": 2}
+"""What is told of a picture, and how many answers there are to each; a style is 0, a photo, or 1, in ink."""
 
 
 class AttributeClassifier(nn.Module):

@@ -20,6 +20,7 @@ from tstitch_cli.matching import Match, Step
 
 _PRIVATE_HOOKS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_orig_mod"})
 """State that other libraries hang on one module, and that must not be seen on the one around it."""
+_POSITIONS = "image_rotary_emb"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Form:
     """Its output has twice the channels."""
     guidance: str | None = None
     """The argument in which it takes the guidance scale, if it was distilled to take one."""
+    rotary: bool = False
+    """It is told where its tokens are by an argument (CogVideoX 5B), instead of adding that itself (2B)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Bridge(nn.Module):
         """Arguments that take the place of the host's: the guest's own text embeddings, where it has its own."""
         own = list(inspect.signature(type(denoiser).forward).parameters)[1:]
         self._arguments, self._own, self._x = tuple(arguments) or tuple(own), frozenset(own), own[0]
-        self._not_for_guest = host.guidance if host.guidance != guest.guidance else None
+        self._not_for_guest = {host.guidance} if host.guidance and host.guidance != guest.guidance else set()
+        self._not_for_guest |= {_POSITIONS} if host.rotary and not guest.rotary else set()
         self._other_time = not match.same_levels or host.time_unit != guest.time_unit
         self._timesteps = timesteps
         self._seen: torch.Tensor | None = None
@@ -93,8 +97,8 @@ class Bridge(nn.Module):
         for name, value in self.embeddings.items():
             kwargs[name] = {**kwargs[name], **value} if isinstance(value, dict) else value
         x = kwargs.pop(self._arguments[0])
-        if self._not_for_guest is not None:
-            kwargs.pop(self._not_for_guest, None)
+        for name in self._not_for_guest:
+            kwargs.pop(name, None)
         kwargs = {name: value for name, value in kwargs.items() if value is not None or name in self._own}
         halves = self.guidance is not None and self.guidance.halves
         if halves:

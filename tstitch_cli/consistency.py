@@ -8,6 +8,8 @@ from datetime import datetime
 from tstitch_cli import accelerations
 from tstitch_cli.allocation import units_of
 from tstitch_cli.errors import UsageError
+from tstitch_cli.metrics import METRICS
+from tstitch_cli.orders import EXACT, ORDERS
 from tstitch_cli.schema import QUANTILES, Agreement, Fingerprint, Measure, Plan, Profile, Row, Setting
 from tstitch_cli.typed_values import near
 from tstitch_cli.yaml_lines import MAX_KEY
@@ -58,10 +60,20 @@ def faults_of_profile(profile: Profile) -> Faults:
     yield from _spread(profile.spread)
     if profile.agreement is not None:
         yield from _agreement(profile.agreement, names, profile.setting.taken)
+    if profile.coarseness is not None:
+        if not profile.coarseness.distance:
+            yield ("coarseness", "distance"), "expected a value for every picture"
+        if any(value < 0 for value in profile.coarseness.distance):
+            yield ("coarseness", "distance"), "must not be negative"
+        yield from _known(profile.coarseness.reference.denoiser, names, ("coarseness", "reference", "denoiser"))
     if profile.rounds < 0:
         yield ("rounds",), f"must be at least 0, is {profile.rounds}"
     if profile.confidence < 0:
         yield ("confidence",), f"must be at least 0, is {profile.confidence:g}"
+    if not 0 <= profile.drift < 1:
+        yield ("drift",), f"must be at least 0 and below 1, is {profile.drift:g}"
+    if profile.steady and profile.unsteady:
+        yield ("unsteady",), "gives reasons, so `steady` must be false"
     yield from _fingerprint(profile.fingerprint, names, profile.setting)
     for index, validation in enumerate(profile.validation):
         yield from _allocation(validation.allocation, names, profile.setting.taken, ("validation", index, "allocation"))
@@ -105,17 +117,39 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield ("budget", "seconds"), f"must be above 0, is {plan.budget.seconds:g}"
     if plan.budget.quantile is not None and not 0 < plan.budget.quantile < 1:
         yield ("budget", "quantile"), f"must be between 0 and 1, is {plan.budget.quantile:g}"
+    if not 0 <= plan.budget.margin <= 1:
+        yield ("budget", "margin"), f"must be from 0 to 1, is {plan.budget.margin:g}"
     try:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations + (plan.least_loss is not None) < len(plan.rows):
+    if plan.combinations + sum(row.order == EXACT for row in plan.rows) < len(plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"
     for index, row in enumerate(plan.rows):
         yield from _row(row, names, plan.setting.taken, ("rows", index))
+    yield from _measured(plan)
     yield from _choices(plan)
+    for index, rival in enumerate(plan.rivals):
+        place: Place = ("rivals", index)
+        yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))
+        if rival.time_s.within <= 0:
+            yield (*place, "time_s", "within"), f"must be above 0, is {rival.time_s.within:g}"
+
+
+def _measured(plan: Plan) -> Faults:
+    for index, row in enumerate(plan.rows):
+        for name, found in row.measured.items():
+            place = ("rows", index, "measured", name)
+            if name not in METRICS:
+                yield place, f"is no metric, there are {', '.join(METRICS)}"
+            if not found.low <= found.value <= found.high:
+                yield place, f"must lie within its interval, is {found.value:g} in {found.low:g} to {found.high:g}"
+    if plan.evaluation is None and any(row.measured for row in plan.rows):
+        yield ("rows",), "have measured metrics, but there is no `evaluation` to say what they hold for"
+    if plan.evaluation is not None and plan.evaluation.pictures < 1:
+        yield ("evaluation", "pictures"), f"must be at least 1, is {plan.evaluation.pictures}"
 
 
 def _choices(plan: Plan) -> Faults:
@@ -127,6 +161,8 @@ def _choices(plan: Plan) -> Faults:
             yield place, f"is {row}, but the rows are 0 to {last}"
     if plan.alternatives[:1] != (plan.chosen,):
         yield ("alternatives",), f"must begin with the chosen row, {plan.chosen}"
+    if plan.runner_up is not None and not 0 <= plan.runner_up.row <= last:
+        yield ("runner_up", "row"), f"is {plan.runner_up.row}, but the rows are 0 to {last}"
     if len(set(plan.alternatives)) < len(plan.alternatives):
         yield ("alternatives",), "name a row twice"
 
@@ -154,6 +190,10 @@ def _row(row: Row, names: Sequence[str], steps: int, place: Place) -> Faults:
             yield (*place, "time_s", part), f"must be above 0, is {value:g}"
     if row.refused is not None and (row.feasible or row.pareto):
         yield (*place, "refused"), "is given, so the row can be neither feasible nor on the Pareto front"
+    if row.order is not None and row.order not in (*ORDERS, EXACT):
+        yield (*place, "order"), f"expected one of {', '.join((*ORDERS, EXACT))}, found {row.order}"
+    if row.loss_within is not None and not 0 <= row.loss_within[0] <= row.loss_within[1]:
+        yield (*place, "loss_within"), f"must be the lower and the upper end, is {list(row.loss_within)}"
     if row.compute < 0:
         yield (*place, "compute"), f"must be at least 0, is {row.compute:g}"
 

@@ -54,6 +54,50 @@ _U_VIT: Rules = (
     (r"final_layer\.(.*)", r"conv_out.\1"),
 )
 
+_FLUX_EMBEDDERS = {"time_in": "timestep", "guidance_in": "guidance", "vector_in": "text"}
+_FLUX_STREAMS = (
+    ("img", "norm1", "ff", ("to_q", "to_k", "to_v"), "to_out.0", "norm_"),
+    ("txt", "norm1_context", "ff_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out", "norm_added_"),
+)
+"""Of a double block, picture and text: what the original and diffusers call the parts of each."""
+_FLUX: Rules = (
+    (r"img_in\.(.*)", r"x_embedder.\1"),
+    (r"txt_in\.(.*)", r"context_embedder.\1"),
+    *(
+        (rf"{original}\.{layer}\.(.*)", rf"time_text_embed.{name}_embedder.linear_{number}.\1")
+        for original, name in _FLUX_EMBEDDERS.items()
+        for layer, number in (("in_layer", 1), ("out_layer", 2))
+    ),
+    *(
+        rule
+        for stream, norm, feed, projections, out, scale in _FLUX_STREAMS
+        for rule in (
+            (rf"double_blocks\.(\d+)\.{stream}_mod\.lin\.(.*)", rf"transformer_blocks.\1.{norm}.linear.\2"),
+            (
+                rf"double_blocks\.(\d+)\.{stream}_attn\.qkv\.(.*)",
+                tuple(rf"transformer_blocks.\1.attn.{projection}.\2" for projection in projections),
+            ),
+            *(
+                (
+                    rf"double_blocks\.(\d+)\.{stream}_attn\.norm\.{of}_norm\.scale",
+                    rf"transformer_blocks.\1.attn.{scale}{of[0]}.weight",
+                )
+                for of in ("query", "key")
+            ),
+            (rf"double_blocks\.(\d+)\.{stream}_attn\.proj\.(.*)", rf"transformer_blocks.\1.attn.{out}.\2"),
+            (rf"double_blocks\.(\d+)\.{stream}_mlp\.0\.(.*)", rf"transformer_blocks.\1.{feed}.net.0.proj.\2"),
+            (rf"double_blocks\.(\d+)\.{stream}_mlp\.2\.(.*)", rf"transformer_blocks.\1.{feed}.net.2.\2"),
+        )
+    ),
+    (r"single_blocks\.(\d+)\.modulation\.lin\.(.*)", r"single_transformer_blocks.\1.norm.linear.\2"),
+    (r"single_blocks\.(\d+)\.linear2\.(.*)", r"single_transformer_blocks.\1.proj_out.\2"),
+    (r"single_blocks\.(\d+)\.norm\.query_norm\.scale", r"single_transformer_blocks.\1.attn.norm_q.weight"),
+    (r"single_blocks\.(\d+)\.norm\.key_norm\.scale", r"single_transformer_blocks.\1.attn.norm_k.weight"),
+    (r"final_layer\.linear\.(.*)", r"proj_out.\1"),
+)
+_FLUX_FUSED = re.compile(r"single_blocks\.(\d+)\.linear1\.(weight|bias)")
+_FLUX_LAST = re.compile(r"final_layer\.adaLN_modulation\.1\.(weight|bias)")
+
 _ATTENTION = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.attn\.(\d+)\.(norm|q|k|v|proj_out)\.(weight|bias)")
 _ATTENTION_PARTS = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
@@ -82,6 +126,24 @@ def u_vit(state: Tensors, config: Mapping[str, Any]) -> Tensors:
     """A U-ViT of baofff/U-ViT, for UViTModel."""
     made = _renamed(state, _U_VIT)
     return {_HALVES.get(first := name.partition(".")[0], first) + name[len(first) :]: v for name, v in made.items()}
+
+
+def flux(state: Tensors, config: Mapping[str, Any]) -> Tensors:
+    """A transformer of black-forest-labs/flux, of any depth, for FluxTransformer2DModel."""
+    own = dict(state)
+    made: Tensors = {}
+    for name in state:
+        if fused := _FLUX_FUSED.fullmatch(name):
+            # Queries, keys and values, and the first layer of the perceptron, in one matrix.
+            width = config["num_attention_heads"] * config["attention_head_dim"]
+            *attention, perceptron = own.pop(name).tensor_split((width, 2 * width, 3 * width))
+            block = f"single_transformer_blocks.{fused[1]}"
+            made |= {f"{block}.attn.to_{part}.{fused[2]}": each for part, each in zip("qkv", attention, strict=True)}
+            made[f"{block}.proj_mlp.{fused[2]}"] = perceptron
+        elif last := _FLUX_LAST.fullmatch(name):
+            shift, scale = own.pop(name).tensor_split(2)  # which diffusers has the other way round
+            made[f"norm_out.linear.{last[1]}"] = torch.cat([scale, shift])
+    return made | _renamed(own, _FLUX)
 
 
 def labelled_unet(state: Tensors, config: Mapping[str, Any]) -> Tensors:

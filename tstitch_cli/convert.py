@@ -20,6 +20,7 @@ from tstitch_cli.zoo.entry import Component, Entry
 from tstitch_cli.zoo.registry import path_of
 
 CONVERSIONS: dict[str, Conversion] = {
+    "FluxTransformer2DModel": conversions.flux,
     "LabelledUNet": conversions.labelled_unet,
     "OriginalDiT": conversions.dit,
     "UViTModel": conversions.u_vit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
@@ -53,6 +53,8 @@ class Family:
     """What stands around those denoisers that differ from what the pipeline and its scheduler expect."""
     loras: tuple[GivenFile, ...] = ()
     """Those merged into the largest denoiser."""
+    noise: Mapping[str, Any] = field(default_factory=dict)
+    """The config of the scheduler that the pipeline came with, of which every other one is made."""
 
     @property
     def latent_space(self) -> str:
@@ -141,7 +143,7 @@ def load(
     if not random_weights:
         converted.require(entries)
         with hub_errors.advising(fetching):
-            entries = tuple(hub.pinned(entry) for entry in entries)
+            entries = tuple(hub_errors.all_of(entries, hub.pinned))
             control = control and hub.pinned_control(control)
     host = largest(entries, setting.host)
     if not decided(entries):
@@ -152,7 +154,7 @@ def load(
         pipeline = parts.pipeline(host, loaded[host.name], dtype)
         schedule = running.choose(entries, host, setting, pipeline.scheduler.config)
         config = pipeline.scheduler.config
-        config = config if schedule is host else schedulers.with_noise(config, schedule.noise)
+        config = dict(config) if schedule is host else schedulers.with_noise(config, schedule.noise)
         pipeline.scheduler = schedulers.build(setting.scheduler, config)
         net = None
         if control is not None and random_weights:
@@ -176,7 +178,25 @@ def load(
     weights = {entry.name: parts.digest_of(entry) for entry in entries}
     if control is not None:
         weights[weights_name(control.name)] = parts.digest_of(control)
-    return Family(tuple(entries), weights, loaded, pipeline, stitched, setting, device, bridges)
+    return Family(tuple(entries), weights, loaded, pipeline, stitched, setting, device, bridges, noise=config)
+
+
+def resettable(family: Family, setting: Setting) -> bool:
+    """Whether `reset` can make of `family` what `load` would make for `setting`."""
+    now = family.setting
+    plain = not (now.accelerate or now.offload or now.compiled or now.embeddings or family.bridges)
+    return plain and replace(now, steps=setting.steps, scheduler=setting.scheduler) == setting
+
+
+def reset(family: Family, setting: Setting) -> Family:
+    """`family` with its weights as they are, for a setting of other steps or another scheduler: see `resettable`.
+
+    Its pipeline is taken over, so that `family` itself is not to be run any more.
+    """
+    pipeline, host = family.pipeline, family.host
+    pipeline.scheduler = schedulers.build(setting.scheduler, family.noise or pipeline.scheduler.config)
+    stitched = stitch(pipeline, host.component, family.denoisers, host.name)
+    return replace(family, stitched=stitched, setting=setting)
 
 
 def _without_weights() -> ModuleType:

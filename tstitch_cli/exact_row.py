@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from tstitch_cli.allocation import expand
+from tstitch_cli.assignments import PerStep
 from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import UsageError
 from tstitch_cli.exact import Optimum, optimum
-from tstitch_cli.objectives import compute_of, least_loss, losses
+from tstitch_cli.objectives import compute_of, least_loss
+from tstitch_cli.orders import EXACT
 from tstitch_cli.schema import Plan, Profile, Row
+from tstitch_cli.sureness import with_sureness
 
 BETTER = 1e-9
 """Difference in loss below which two rows are as good as each other."""
@@ -34,31 +37,22 @@ def with_optimum(plan: Plan, profile: Profile) -> Plan:
         raise UsageError(
             "--exact seeks the least predicted loss and nothing else", hint="leave --maximize or --exact out"
         )
-    if any(denoiser.cached_s or denoiser.course_s for denoiser in profile.denoisers):
-        raise UsageError(
-            "--exact needs steps that cost the same after any switch, which those of a cache do not",
-            hint="leave --exact out, or profile without the cache",
-        )
-    model = CostModel(profile)
-    found = _optimum(profile, model, plan.budget.seconds / model.ratio(plan.budget.quantile) - model.fixed_s)
+    steps, model = PerStep.of(profile, "--exact"), CostModel(profile)
+    found = _optimum(steps, model.names, plan.budget.plannable_s / model.ratio(plan.budget.quantile) - model.fixed_s)
     if found is None:
         return plan
     bounded = replace(plan, least_loss=found.bound)
     chosen = plan.rows[plan.chosen]
     if chosen.loss is not None and found.loss >= chosen.loss - BETTER:
         return bounded
-    return _with_row(bounded, _row(profile, model, plan, found))
+    return with_sureness(_with_row(bounded, _row(profile, model, plan, found)), profile)
 
 
-def _optimum(profile: Profile, model: CostModel, limit_s: float) -> Optimum | None:
-    assert profile.agreement is not None
-    loss = np.stack([losses(profile.agreement, name, profile.setting.taken) for name in model.names])
-    step_s = np.diff(model.elapsed_s, axis=1)
-    for k, denoiser in enumerate(profile.denoisers):
-        if denoiser.knows is not None:
-            # What takes longer than there is is never taken.
-            step_s[k, : denoiser.knows[0] - 1] = step_s[k, denoiser.knows[1] :] = 2 * limit_s
-    return optimum(model.names, loss, step_s, np.array([d.switch_s.mean for d in profile.denoisers]), limit_s)
+def _optimum(steps: PerStep, names: tuple[str, ...], limit_s: float) -> Optimum | None:
+    assert steps.loss is not None
+    # What takes longer than there is is never taken.
+    step_s = np.where(steps.known, steps.step_s, 2 * limit_s)
+    return optimum(names, steps.loss.mean(axis=1), step_s, steps.switch_s, limit_s)
 
 
 def _row(profile: Profile, model: CostModel, plan: Plan, found: Optimum) -> Row:
@@ -74,6 +68,7 @@ def _row(profile: Profile, model: CostModel, plan: Plan, found: Optimum) -> Row:
         feasible=True,
         pareto=True,
         loss=round(found.loss, 12),
+        order=EXACT,
     )
 
 

@@ -15,12 +15,15 @@ def fetch_command(entries: Sequence[Entry], dtype: str, control: Control | None,
     """The command for `entries` in `dtype` with the ControlNet `control`; `embeddings` are a setting's."""
     known = Zoo.load().entries
     named = [_argument(entry, known.get(entry.name)) for entry in entries if _of_hub(entry)]
-    words = ["tstitch", "fetch", *(named or [entry.name for entry in entries]), "--dtype", dtype]
-    if control is not None:
-        words += ["--control", control.name]
-    if embeddings is not None:
-        words += ["--embeddings", embeddings]
-    return shlex.join(words)
+    names = named or [entry.name for entry in entries]
+    return command_for(names, dtype, None if control is None else control.name, embeddings)
+
+
+def command_for(names: Sequence[str], dtype: str | None, control: str | None, embeddings: str | None) -> str:
+    """The command for denoisers as the command line names them, with the options that were given."""
+    options = {"--dtype": dtype, "--control": control, "--embeddings": embeddings}
+    given = [word for option, value in options.items() if value is not None for word in (option, value)]
+    return shlex.join(["tstitch", "fetch", *names, *given])
 
 
 def _of_hub(entry: Entry) -> bool:

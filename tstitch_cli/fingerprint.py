@@ -17,7 +17,7 @@ def take(device: torch.device, weights: Mapping[str, str]) -> Fingerprint:
     """The fingerprint of this machine and of `weights`, denoiser name -> digest."""
     return Fingerprint(
         device=device_name(device),
-        driver=_driver(device),
+        driver=driver(device),
         torch=str(torch.__version__),
         diffusers=str(diffusers.__version__),
         threads=torch.get_num_threads(),
@@ -25,14 +25,17 @@ def take(device: torch.device, weights: Mapping[str, str]) -> Fingerprint:
     )
 
 
-def require_same(measured: Fingerprint | None, here: Fingerprint, what: str) -> None:
-    """Raises StaleError naming everything in which `here` differs from where `what` was measured."""
+def require_same(measured: Fingerprint | None, here: Fingerprint, what: str, *, to_draw: bool = True) -> None:
+    """Raises StaleError naming everything in which `here` differs from where `what` was measured.
+
+    So it does where it was measured with random weights, unless nothing is `to_draw`.
+    """
     if measured is None:
         raise StaleError(
             f"{what} was not measured on this machine but made from given times",
-            hint="measure with `tstitch profile` and plan again, or add --allow-stale to draw all the same",
+            hint="measure with `tstitch profile` and plan again, or add --allow-stale to go on all the same",
         )
-    if measured.random:
+    if measured.random and to_draw:
         raise StaleError(
             f"{what} was measured with random weights: it tells how long calls take and has nothing to draw with",
             hint="profile without --random-weights and plan again, or add --allow-stale to draw with the real weights",
@@ -46,7 +49,7 @@ def require_same(measured: Fingerprint | None, here: Fingerprint, what: str) -> 
     if differences:
         raise StaleError(
             f"{what} does not hold here: " + "; ".join(differences),
-            hint="run `tstitch profile` and `tstitch plan` again, or add --allow-stale to draw all the same",
+            hint="run `tstitch profile` and `tstitch plan` again, or add --allow-stale to go on all the same",
         )
 
 
@@ -82,7 +85,8 @@ def device_name(device: torch.device) -> str:
     return f"{name} (MPS)" if device.type == "mps" else name
 
 
-def _driver(device: torch.device) -> str:
+def driver(device: torch.device) -> str:
+    """What the device is driven by: CUDA or ROCm with its version, else the system."""
     if device.type == "cuda":
         return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
     return f"{platform.system()} {platform.machine()}"

@@ -1,4 +1,4 @@
-"""The hub: what has to be fetched of a repository at one commit, fetching it, and finding it on this disk.
+"""The hub: what has to be fetched of a repository at one commit, and finding it on this disk.
 
 Files go to huggingface's own cache, and only through huggingface_hub. What is loaded is then read from the cache's
 folder for that commit, so nothing that loads ever touches the network. Beside the cached files of a commit, the names
@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tstitch_cli import strict_json
-from tstitch_cli.hub_errors import damaged, disk_full, not_here, telling
+from tstitch_cli.downloads import File, Missing, fetch, quiet
+from tstitch_cli.hub_errors import all_of, not_here, telling, together
 from tstitch_cli.zoo import allowed, needed
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
@@ -27,35 +27,9 @@ from tstitch_cli.zoo.weights import parameters_in
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-Progress = Callable[[str, float], None]
-"""Told what is fetched now, and the share of all that is done."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _Parts = Literal["all", "text"]
 """Of a pipeline besides its denoiser: all its parts, or only the text encoders of those that have weights."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a repository: its bytes, and their SHA-256 where the hub tells it (as it does of weights)."""
-
-    size: int
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Files that one denoiser or ControlNet needs of one repository at one commit, and that are not on this disk."""
-
-    name: str
-    """The denoiser's or ControlNet's."""
-    repository: str
-    commit: str
-    files: Mapping[str, File]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.size for file in self.files.values())
 
 
 def cache() -> Path:
@@ -130,7 +104,7 @@ def file(repository: str, path: str, revision: str | None) -> Path:
     with telling(repository, revision, path):
         import huggingface_hub
 
-        _quiet()
+        quiet()
         return Path(
             huggingface_hub.hf_hub_download(
                 repository, path, revision=revision, cache_dir=cache(), local_files_only=offline()
@@ -181,40 +155,23 @@ def missing(
         BadFileError: a repository has not what is needed, the hub cannot be reached, or something is missing that
             may not be fetched.
     """
-    found = [] if control is None else _missing(control, dtype, denoiser=True)
-    for entry in entries:
-        parts: _Parts | None = "all" if entry.name == host.name else None if embeddings is None else "text"
-        found += _missing(entry, dtype, denoiser=True, parts=parts)
+
+    def of(each: Entry | Control) -> list[Missing]:
+        part_of = isinstance(each, Entry) and each.name != host.name
+        parts: _Parts | None = "all" if not part_of else None if embeddings is None else "text"
+        return _missing(each, dtype, denoiser=True, parts=parts)
+
+    wanted: list[Entry | Control] = [*entries] if control is None else [control, *entries]
+    found = [missing for each in all_of(wanted, of) for missing in each]
     return _allowed(found, dtype)
-
-
-def fetch(found: Sequence[Missing], progress: Progress) -> None:
-    """Fetches everything that is `missing`, configs first, each of them checked before any weights are fetched.
-
-    Raises:
-        UsageError: a repository may not be read, or a config names code to be run.
-        BadFileError: there is no room on the disk, the connection broke off, or a file came damaged; what came whole
-            is kept, and a later run fetches the rest.
-    """
-    total = sum(each.size for each in found)
-    room = shutil.disk_usage(next(folder for folder in (cache(), *cache().parents) if folder.exists())).free
-    if total > room:
-        raise disk_full(", ".join(dict.fromkeys(each.name for each in found)), cache(), total, room)
-    done = 0
-    files = [(each, path, about) for each in found for path, about in each.files.items()]
-    for each, path, about in sorted(files, key=lambda item: item[1].endswith(".safetensors")):
-        words = f"fetching {path} of {each.name}"
-        progress(words, done / max(total, 1))
-        _fetch(each, path, about, _within(progress, words, done, max(total, 1)))
-        done += about.size
 
 
 def denoiser_folder(entry: Entry | Control, dtype: str) -> Path:
     """The folder on this disk with the config and weights of a denoiser or ControlNet of the hub, fetched if missing.
 
-    Raises what `missing` and `fetch` raise.
+    Raises what `missing` and `downloads.fetch` raise.
     """
-    fetch(_allowed(_missing(entry, dtype, denoiser=True), dtype), _silent)
+    fetch(_allowed(_missing(entry, dtype, denoiser=True), dtype), cache())
     return snapshot(*_at(entry.source, entry.revision, _config_path(entry))) / entry.subfolder
 
 
@@ -223,9 +180,9 @@ def parts_folder(entry: Entry, dtype: str, *, only_text: bool = False) -> Path:
 
     `only_text` leaves out the weights of all but the text encoders.
 
-    Raises what `missing` and `fetch` raise.
+    Raises what `missing` and `downloads.fetch` raise.
     """
-    fetch(_allowed(_missing(entry, dtype, denoiser=False, parts="text" if only_text else "all"), dtype), _silent)
+    fetch(_allowed(_missing(entry, dtype, denoiser=False, parts="text" if only_text else "all"), dtype), cache())
     return snapshot(*_at(entry.parts, entry.revision if entry.parts == entry.source else None))
 
 
@@ -275,9 +232,8 @@ def _missing(entry: Entry | Control, dtype: str, *, denoiser: bool, parts: _Part
 def _allowed(found: Sequence[Missing], dtype: str) -> list[Missing]:
     """`found`, each file once; raises BadFileError where it may not be fetched."""
     if found and offline():
-        first = found[0]
-        called = f"{first.name}@{first.commit}" if first.name == first.repository else first.name
-        raise not_here(called, list(first.files), dtype)
+        called = (f"{each.name}@{each.commit}" if each.name == each.repository else each.name for each in found)
+        raise together([not_here(name, list(each.files), dtype) for name, each in zip(called, found, strict=True)])
     once: list[Missing] = []
     seen: set[tuple[str, str, str]] = set()
     for each in found:
@@ -319,77 +275,11 @@ def _listing(repository: str, commit: str, name: str | None = None) -> dict[str,
     return files
 
 
-def _fetch(each: Missing, path: str, about: File, advance: Callable[[int], None]) -> None:
-    """Fetches one file into the cache and checks what came."""
-    with telling(each.repository, each.commit, path):
-        import huggingface_hub
-
-        _quiet()
-        arrived = Path(
-            huggingface_hub.hf_hub_download(
-                each.repository, path, revision=each.commit, cache_dir=cache(), tqdm_class=_counter(advance)
-            )
-        )
-    if about.sha256 is not None and _sha256(arrived) != about.sha256:
-        # Both the name in the snapshot and the bytes it links to, so that a later run fetches the file again.
-        arrived.resolve().unlink(missing_ok=True)
-        arrived.unlink(missing_ok=True)
-        raise damaged(each.repository, path)
-    if arrived.name == needed.CONFIG:
-        where = f"{each.repository}, {path}"
-        allowed.refuse_code(strict_json.read(arrived, where), where)
-
-
-def _within(progress: Progress, words: str, before: int, total: int) -> Callable[[int], None]:
-    """From the bytes of one file that have come to the share of all, `before` having come with earlier files."""
-    return lambda come: progress(words, (before + come) / total)
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _counter(advance: Callable[[int], None]) -> Any:
-    """A tqdm class that shows nothing and tells `advance` how many bytes of a file have come."""
-    from tqdm import tqdm
-
-    class Counter(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(disable=True)
-            self.bytes = int(kwargs.get("initial") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.bytes += int(n or 0)
-            advance(self.bytes)
-
-        def update_transfer(self, n: float | None = 1) -> None:
-            """What huggingface_hub calls for bytes on the line, which `update` counts once they are on the disk."""
-
-    return Counter
-
-
-def _silent(doing: str, share: float) -> None:
-    """The progress of whoever does not look."""
-
-
 def _api() -> HfApi:
     import huggingface_hub
 
-    _quiet()
+    quiet()
     return huggingface_hub.HfApi()
-
-
-def _quiet() -> None:
-    """What goes wrong is told once, by us."""
-    import warnings
-
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", module=r"huggingface_hub\b")
 
 
 def _repository_folder(repository: str) -> Path:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 
+Wanted = TypeVar("Wanted")
+Found = TypeVar("Found")
+
 
 class NotHereError(BadFileError):
-    """Something that is not on this disk may not be fetched."""
+    """Something that is not on this disk may not be fetched; `name` is what it is called."""
+
+    def __init__(self, message: str, *, hint: str | None = None, name: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
 
 
 _AGAIN = "run the same command again: what has come whole is kept"
@@ -35,7 +43,31 @@ def advising(command: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except NotHereError as error:
-        raise NotHereError(error.message, hint=_advice(command())) from error
+        raise NotHereError(error.message, hint=_advice(command()), name=error.name) from error
+
+
+def all_of(wanted: Iterable[Wanted], ask: Callable[[Wanted], Found]) -> list[Found]:
+    """What `ask` answers for each; raises one NotHereError for all that are not on this disk and may not be fetched."""
+    found, refused = [], []
+    for each in wanted:
+        try:
+            found.append(ask(each))
+        except NotHereError as error:
+            refused.append(error)
+    if refused:
+        raise together(refused)
+    return found
+
+
+def together(refused: Sequence[NotHereError]) -> NotHereError:
+    """One refusal for all, which names each."""
+    names = list(dict.fromkeys(error.name for error in refused))
+    if len(names) < 2:
+        return refused[0]
+    return NotHereError(
+        f"{', '.join(names[:-1])} and {names[-1]}: not on this disk, and nothing may be fetched",
+        hint=_advice(f"tstitch fetch {' '.join(names)}"),
+    )
 
 
 def not_here(name: str, paths: Sequence[str], dtype: str | None) -> NotHereError:
@@ -44,6 +76,7 @@ def not_here(name: str, paths: Sequence[str], dtype: str | None) -> NotHereError
     return NotHereError(
         f"{name}: not on this disk{f' ({some})' if some else ''}, and nothing may be fetched",
         hint=_advice(f"tstitch fetch {name}{f' --dtype {dtype}' if dtype else ''}"),
+        name=name,
     )
 
 

@@ -43,8 +43,9 @@ class Frame:
 
     @property
     def highest(self) -> float:
-        """The noisiest level it knows."""
-        return math.inf if self.noise.prediction == "flow" else float(levels(self.noise)[-1])
+        """The noisiest level it knows; of a schedule that ends in pure noise there is none that is noisier."""
+        endless = self.noise.prediction == "flow" or self.noise.zero_terminal_snr
+        return math.inf if endless else float(levels(self.noise)[-1])
 
     def level(self, timestep: float) -> float:
         """log(sigma / alpha) at a timestep of its schedule, whole or between two, from 0 to `train_steps`."""
@@ -128,6 +129,8 @@ def levels(noise: Noise) -> npt.NDArray[np.float64]:
     """log(sigma / alpha) at every training timestep of a diffusion schedule, (train_steps,), rising."""
     betas = _betas(noise)
     alpha_bar = np.cumprod(1.0 - betas)
+    if noise.snr_shift is not None:
+        alpha_bar = alpha_bar / (noise.snr_shift + (1 - noise.snr_shift) * alpha_bar)
     if noise.zero_terminal_snr:
         # Lin et al., 2023, algorithm 1: sqrt(alpha_bar) shifted to end at 0 and scaled to begin as it did.
         root = np.sqrt(alpha_bar)
@@ -141,7 +144,8 @@ def levels(noise: Noise) -> npt.NDArray[np.float64]:
 def schedule(noise: Noise) -> tuple[object, ...]:
     """What of `noise` decides the level at each timestep."""
     flow = noise.prediction == "flow"
-    return flow, noise.beta_schedule, noise.beta_start, noise.beta_end, noise.train_steps, noise.zero_terminal_snr
+    betas = (noise.beta_schedule, noise.beta_start, noise.beta_end, noise.train_steps)
+    return flow, *betas, noise.zero_terminal_snr, noise.snr_shift or 1.0
 
 
 def known_steps(match: Match, timesteps: Sequence[float], evaluations: Sequence[int]) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from tstitch_cli.allocation import expand
 from tstitch_cli.combinations import intervals
 from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import UsageError
+from tstitch_cli.metrics import METRICS
 from tstitch_cli.schema import Agreement, Profile
 
 
@@ -54,17 +56,30 @@ def least_loss(profile: Profile, steps: npt.NDArray[np.integer], /) -> npt.NDArr
     total = np.zeros(len(steps))
     for denoiser, (before, after) in zip(profile.denoisers, intervals(steps), strict=True):
         if denoiser.name != profile.agreement.largest:
-            elapsed = np.concatenate(([0.0], np.cumsum(_losses(profile.agreement, denoiser.name).mean(axis=0))))
+            elapsed = np.concatenate(([0.0], np.cumsum(_weighted(profile.agreement, denoiser.name).mean(axis=0))))
             total -= elapsed[after] - elapsed[before]
     # Sums of the same losses in another order are the same loss.
     return np.round(total, 12)
 
 
-def named(name: str) -> Objective:
+@dataclass(frozen=True)
+class Best:
+    """A metric of `metrics.METRICS` as what is sought: the best measured one, whichever way is better."""
+
+    metric: str
+
+    @property
+    def __name__(self) -> str:
+        """What a plan calls it."""
+        return self.metric
+
+
+def named(name: str) -> Objective | Best:
     """The objective that `--maximize` names; raises UsageError with all names otherwise."""
-    known: dict[str, Objective] = {"agreement": least_loss, "compute": most_compute}
+    known: dict[str, Objective | Best] = {"agreement": least_loss, "compute": most_compute}
+    known |= {metric: Best(metric) for metric in METRICS}
     if name not in known:
-        raise UsageError(f"{name[:40]!r} is nothing to maximise", hint=f"use {' or '.join(known)}")
+        raise UsageError(f"{name[:40]!r} is nothing to maximise", hint=f"use {', '.join(known)}")
     return known[name]
 
 
@@ -79,7 +94,7 @@ def loss_of(agreement: Agreement, allocation: Iterable[tuple[str, int]]) -> npt.
     pictures = len(next(iter(agreement.denoisers.values())).rms)
     total = np.zeros(pictures)
     for name in set(taken) - {agreement.largest}:
-        total += _losses(agreement, name)[:, [taken[t] == name for t in range(len(taken))]].sum(axis=1)
+        total += _weighted(agreement, name)[:, [taken[t] == name for t in range(len(taken))]].sum(axis=1)
     return total
 
 
@@ -107,11 +122,13 @@ def compute_of(profile: Profile, allocation: Iterable[tuple[str, int]]) -> float
     return sum((flops[name] or 0.0) * n for name, n in zip(expand(allocation), counts, strict=True))
 
 
-def losses(agreement: Agreement, name: str, steps: int) -> npt.NDArray[np.float64]:
-    """(T,): mean predicted loss of every step that the denoiser `name` takes; none of the largest's."""
-    return np.zeros(steps) if name == agreement.largest else _losses(agreement, name).mean(axis=0)
+def picture_losses(agreement: Agreement, name: str, steps: int) -> npt.NDArray[np.float64]:
+    """(pictures, T): predicted loss of every step that the denoiser `name` takes; none of the largest's."""
+    if name != agreement.largest:
+        return _weighted(agreement, name)
+    return np.zeros((len(next(iter(agreement.denoisers.values())).rms), steps))
 
 
-def _losses(agreement: Agreement, name: str) -> npt.NDArray[np.float64]:
+def _weighted(agreement: Agreement, name: str) -> npt.NDArray[np.float64]:
     """(pictures, T): the weighted difference of every step."""
     return np.asarray(agreement.denoisers[name].rms) * np.asarray(agreement.weights)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 
-from tstitch_cli import files
+from tstitch_cli import canvas, files
+from tstitch_cli.canvas import plain
+from tstitch_cli.metrics import METRICS
 from tstitch_cli.schema import Plan, Row
 
 GREY, BLUE, GREEN, RED, GOLD = "#9aa3ad", "#2b6cb0", "#1a7f4b", "#c0392b", "#f2b134"
@@ -22,17 +22,13 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     files.refuse_existing(path, overwrite=overwrite)
-    # Figure without pyplot: no window system, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas.blank()
     axes = figure.add_subplot()
     scale, unit = _scale(plan)
 
     def points(rows: list[Row]) -> tuple[list[float], list[float]]:
-        return [row.time_s.within for row in rows], [_quality(plan, row) / scale for row in rows]
+        known = [(row.time_s.within, value / scale) for row in rows if (value := _quality(plan, row)) is not None]
+        return [x for x, _ in known], [y for _, y in known]
 
     fit = [row for row in plan.rows if row.feasible]
     refused = [row for row in plan.rows if row.refused is not None]
@@ -61,7 +57,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     # The front rises to the right, so there is room below it; a long name must not run off the right edge.
     far = x > left + 0.6 * (right - left)
     axes.annotate(
-        "\n".join(f"{steps} × {_plain(name)}" for name, steps in chosen.allocation),
+        "\n".join(f"{steps} × {plain(name)}" for name, steps in chosen.allocation),
         (x, y),
         xytext=(14, -26 if far else -14),
         textcoords="offset points",
@@ -73,24 +69,29 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     )
     axes.set_xlim(left, right)
     # Better is up, whether more of it is better or less.
-    axes.set_ylim(*((top, bottom) if plan.objective == "least_loss" else (bottom, top)))
+    lower = plan.objective == "least_loss" or (
+        plan.objective in METRICS and not METRICS[plan.objective].higher_is_better
+    )
+    axes.set_ylim(*((top, bottom) if lower else (bottom, top)))
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
-    axes.set_title(_plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
-    axes.grid(True, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
+    canvas.tidy(axes)
     axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)
-    content = BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no news for the terminal.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Without matplotlib's version in the file, equal plans give equal bytes.
-        figure.savefig(content, format="png", metadata={"Software": None})
-    files.write(path, content.getvalue(), overwrite=overwrite)
+    canvas.save(figure, path, overwrite=overwrite)
 
 
-def _quality(plan: Plan, row: Row) -> float:
+def _lower_is_better(plan: Plan) -> bool:
+    metric = METRICS.get(plan.objective)
+    return plan.objective == "least_loss" or (metric is not None and not metric.higher_is_better)
+
+
+def _quality(plan: Plan, row: Row) -> float | None:
+    """What the row is judged by; None where it was not measured."""
+    if plan.objective in METRICS:
+        found = row.measured.get(plan.objective)
+        return None if found is None else found.value
     if plan.objective == "least_loss" and row.loss is not None:
         return row.loss
     return row.quality.get(plan.objective, row.compute)
@@ -102,7 +103,7 @@ def _scale(plan: Plan) -> tuple[float, str]:
     chosen = plan.rows[plan.chosen]
     if plan.objective == "least_loss" and chosen.loss is not None:
         return 1.0, ", standard deviations of the final latent"
-    if plan.objective in chosen.quality or most <= 0:
+    if plan.objective in METRICS or plan.objective in chosen.quality or most <= 0:
         return 1.0, ""
     return most / 100, ", % of the largest denoiser alone"
 
@@ -126,9 +127,4 @@ def _budget(plan: Plan) -> str:
 
     shown = shown_s(plan.budget.seconds)
     asked = plan.budget.asked
-    return f"budget {_plain(asked)} = {shown}" if asked.endswith(("%", "x", "×")) else f"budget {shown}"
-
-
-def _plain(text: str) -> str:
-    """Text as it is: matplotlib would take dollar signs for mathematics."""
-    return text.replace("$", r"\$")
+    return f"budget {plain(asked)} = {shown}" if asked.endswith(("%", "x", "×")) else f"budget {shown}"

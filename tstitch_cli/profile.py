@@ -17,9 +17,7 @@ from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
-import numpy as np
-
-from tstitch_cli import agreement, evaluations, fingerprint, flops
+from tstitch_cli import agreement, evaluations, fingerprint, flops, machine_load, steadiness
 from tstitch_cli.accelerations import is_full, watches
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
@@ -38,6 +36,8 @@ from tstitch_cli.schema import (
     Profile,
     Validation,
 )
+from tstitch_cli.spread import spread
+from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
 FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
@@ -45,7 +45,6 @@ WARM = 0.05  # two calls this close to each other end a denoiser's warm-up
 MOST_WARM_UPS = 6
 MOST_JUMPS = 3
 """Calls in a row in which a clock may run backwards."""
-STEADY_DRIFT = 0.05
 VALIDATIONS, VALIDATION_CALLS = 3, 3
 AGREEMENT_TRAJECTORIES = 3
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -91,12 +90,15 @@ def measure(
     *,
     progress: Progress = lambda doing, share: None,
     now: Callable[[], float] = time.perf_counter,
+    read: machine_load.Reader | None = None,
 ) -> Profile:
     """Profiles every denoiser of `family` on `batch`, whose size is the setting's batch size.
 
-    `now` is the host's clock, by which writing and `max_time_s` are timed. Raises what `trajectory.run` raises.
+    `now` is the host's clock, by which writing and `max_time_s` are timed, and `read` tells how busy the machine is
+    besides. Raises what `trajectory.run` raises.
     """
-    return _Profiler(family, batch, clock, effort, progress, now).profile()
+    read = read or machine_load.reader_for(family.setting.device)
+    return _Profiler(family, batch, clock, effort, progress, now, read).profile()
 
 
 class _Profiler:
@@ -108,9 +110,11 @@ class _Profiler:
         effort: Effort,
         progress: Progress,
         now: Callable[[], float],
+        read: machine_load.Reader,
     ) -> None:
         self.family, self.batch, self.clock, self.effort = family, batch, clock, effort
-        self.progress, self.now = progress, now
+        self.progress, self.now, self.read = progress, now, read
+        self.readings: list[Reading] = []
         self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
         self.names = tuple(entry.name for entry in family.entries)
         self.steps = family.setting.taken
@@ -217,6 +221,7 @@ class _Profiler:
         calls: list[_Call] = []
         rounds = 0
         started = self._spent()
+        self.readings.append(self.read())
         while True:
             work = [((name, self.steps),) for name in self.names] + self._through_all(rounds)
             self.random.shuffle(work)
@@ -224,6 +229,7 @@ class _Profiler:
                 self.progress(f"round {rounds + 1}: {_words(allocation)}", self._share(calls, rounds))
                 calls.append(self._call(allocation))
             rounds += 1
+            self.readings.append(self.read())
             if rounds >= FEWEST_ROUNDS and self._confidence(calls) <= self.effort.tolerance:
                 return calls, rounds, "tight"
             a_round = (self._spent() - started) / rounds
@@ -295,10 +301,11 @@ class _Profiler:
         )
         model = CostModel(profile)
         ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]
-        half = len(ratios) // 2
-        drift = abs(fmean(ratios[half:]) - fmean(ratios[:half]))
-        spread = {f"p{round(q * 100)}": float(np.quantile(ratios, q)) for q in QUANTILES}
-        return replace(profile, spread=spread, steady=drift <= STEADY_DRIFT)
+        drift = steadiness.drift(ratios)
+        why = [f"its speed drifted by {drift:.0%} between the rounds"] * steadiness.drifted(ratios)
+        unsteady = (*why, *steadiness.reasons(self.readings, self.family.setting.device))
+        off = round(max(drift, steadiness.waited(self.readings)), 4)
+        return replace(profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=off)
 
     def _denoiser(self, name: str, facts: tuple[float | None, int | None], calls: list[_Call]) -> DenoiserProfile:
         entry = self.family.entry(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,14 +63,15 @@ def shipped() -> tuple[str, ...]:
     return tuple(path.stem for path in _files(_shipped_folder()))
 
 
-def file_name(family: str, setting: Setting) -> str:
-    """A profile's file name after device, family and setting, such as `cpu-fashion-ddim20-b8-f32.yaml`.
+def file_name(family: str, denoisers: Iterable[str], setting: Setting) -> str:
+    """A profile's name after device, family, denoisers and setting, such as `cpu-fashion-s-b-xl-ddim20-b8-f32.yaml`.
 
-    Two settings that somebody may choose for the same denoisers have two names.
+    Two settings that somebody may choose have two names, and so have two choices of denoisers.
     """
     dtype = _SHORT.get(setting.dtype, setting.dtype)
     steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
-    parts = [setting.device, family, steps, f"b{setting.batch_size}", dtype]
+    names = [name.removeprefix(f"{family}-") for name in denoisers]
+    parts = [setting.device, family, *names, steps, f"b{setting.batch_size}", dtype]
     usual_size, usual_guidance = _usual(family)
     parts += [f"{setting.size}px"] if setting.size != usual_size else []
     parts += [f"g{setting.guidance:g}"] if setting.guidance != usual_guidance else []

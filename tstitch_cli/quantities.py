@@ -84,6 +84,15 @@ def parse_named_times(pairs: Iterable[str]) -> dict[str, float]:
     return times
 
 
+def parse_counts(text: str, what: str) -> tuple[int, ...]:
+    """Reads `20` or `10,20,50`, each once, in the order given; raises UsageError for all but whole numbers above 0."""
+    parts = [part.strip() for part in text.split(",")]
+    counts = tuple(int(part) if re.fullmatch(r"[0-9]{1,6}", part) else 0 for part in parts)
+    if min(counts) < 1:
+        raise UsageError(f"{what}: {text.strip()[:40]!r} is no whole number above 0", hint="write it as 20 or 10,20,50")
+    return tuple(dict.fromkeys(counts))
+
+
 def parse_share(text: str) -> float:
     """Reads `1%` or `0.01` as a share; raises UsageError unless it is above 0 and at most 1."""
     bare = _BARE.fullmatch(text.strip().lower())

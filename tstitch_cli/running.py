@@ -72,18 +72,23 @@ def bridges(
 
     With `embeddings: own`, a denoiser that is not the host gets one in any case.
 
-    Raises UsageError where a denoiser knows none of the trajectory's noise levels.
+    Raises UsageError where a denoiser needs what the pipeline does not give it.
     """
     scale = _scale(host)
     arguments = _arguments(loaded[host.name])
-    host_form = _form(host, loaded[host.name])
+    host_form = form_of(host, loaded[host.name])
     made: dict[str, Bridge] = {}
     for entry in entries:
         match = Match(Frame(schedule.noise, scale), frame(entry, scale))
-        form = _form(entry, loaded[entry.name])
+        form = form_of(entry, loaded[entry.name])
         own = setting.embeddings is not None and entry is not host
         if match.identical and form == host_form and not own:
             continue
+        if form.rotary and not host_form.rotary:
+            raise UsageError(
+                f"{entry.name} has to be told where its tokens are, which the pipeline of {host.name} does not tell",
+                hint="give a larger denoiser that is told as well",
+            )
         made[entry.name] = Bridge(
             loaded[entry.name],
             entry.name,
@@ -121,7 +126,7 @@ def _arguments(denoiser: nn.Module) -> tuple[str, ...]:
     return tuple(inspect.signature(type(denoiser).forward).parameters)[1:]
 
 
-def _form(entry: Entry, denoiser: nn.Module) -> Form:
+def form_of(entry: Entry, denoiser: nn.Module) -> Form:
     """How the denoiser of `entry` is called in its own pipeline, from its config."""
     config: Any = getattr(denoiser, "config", {})
     channels = config.get("out_channels")
@@ -133,6 +138,7 @@ def _form(entry: Entry, denoiser: nn.Module) -> Form:
         else "guidance"
         if config.get("guidance_embeds")
         else None,
+        rotary=bool(config.get("use_rotary_positional_embeddings")),
     )
 
 

@@ -21,6 +21,8 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "heun": ("HeunDiscreteScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "cogvideox-ddim": ("CogVideoXDDIMScheduler", {}),
+    "cogvideox-dpm++": ("CogVideoXDPMScheduler", {}),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
     "flow-heun": ("FlowMatchHeunDiscreteScheduler", {}),
     "flow-dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", **_FLOW}),
@@ -29,6 +31,12 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Those for denoisers trained by flow matching, which no other scheduler fits."""
+SHIFTING_SCHEDULERS = ("cogvideox-ddim", "cogvideox-dpm++")
+"""Those that shift the signal-to-noise ratios of their schedule, as CogVideoX was trained."""
+
+
+STOCHASTIC = ("ddpm", "euler-a", "lcm")
+"""Those that add noise in every step, so that one noise to begin with does not decide where they end."""
 
 
 def known(name: str) -> str:
@@ -46,7 +54,9 @@ def known(name: str) -> str:
 
 def fits(name: str, noise: Noise) -> bool:
     """Whether the named scheduler is of the kind that a denoiser trained on `noise` can be run with."""
-    return (name in FLOW_SCHEDULERS) == (noise.prediction == "flow")
+    if (name in FLOW_SCHEDULERS) != (noise.prediction == "flow"):
+        return False
+    return noise.snr_shift is not None if name in SHIFTING_SCHEDULERS else noise.snr_shift in (None, 1.0)
 
 
 def noise_config(noise: Noise) -> dict[str, Any]:
@@ -54,6 +64,7 @@ def noise_config(noise: Noise) -> dict[str, Any]:
     told: dict[str, Any] = {"num_train_timesteps": noise.train_steps}
     if noise.prediction == "flow":
         return told
+    told |= {} if noise.snr_shift is None else {"snr_shift_scale": noise.snr_shift}
     return told | {
         "beta_schedule": noise.beta_schedule,
         "beta_start": noise.beta_start,

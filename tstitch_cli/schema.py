@@ -172,6 +172,27 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The trajectory that several settings are held against: of the largest denoiser alone, with nothing cached."""
+
+    denoiser: str
+    scheduler: str
+    steps: int
+    seed: int
+    digest: str
+    """Of all that it depends on, weights included: losses are on one scale where it is the same."""
+
+
+@dataclass(frozen=True)
+class Coarseness:
+    """How far the largest denoiser alone ends from the reference in a profile's setting, by its steps and its cache."""
+
+    reference: Reference
+    distance: tuple[float, ...]
+    """(pictures,) root of the mean squared difference of the final latents, in standard deviations of theirs."""
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a measurement holds for: machine, versions and weights."""
 
@@ -209,7 +230,7 @@ class Profile:
     """Quantiles of (time of a call / its prediction from the means), as {"p50": 1.0, ..., "p99": 1.06}."""
     rounds: int
     steady: bool
-    """False when the machine's speed drifted while it was measured."""
+    """False when the machine's speed drifted while it was measured, or something else disturbed it: see `unsteady`."""
     stopped: str
     """Why measuring ended: `tight` (the confidence interval is within the tolerance), `time cap` or `imported`."""
     confidence: float
@@ -219,6 +240,13 @@ class Profile:
     notes: str = ""
     agreement: Agreement | None = None
     """None where it was not measured."""
+    coarseness: Coarseness | None = None
+    """None where the setting was measured by itself, or has noise of its own in every step."""
+    unsteady: tuple[str, ...] = ()
+    """Why not `steady`, in words: the drift, other processes, throttled clocks."""
+    drift: float = 0.0
+    """By which share the machine was faster at its fastest than at its slowest, in [0, 1): in quarters of the rounds'
+    calls, or but for the waiting for others."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""
@@ -279,6 +307,10 @@ class Row:
     """Why the row must not be drawn however long one has: a denoiser would be given noise that it does not know."""
     measured: dict[str, Measured] = field(default_factory=dict)
     """Metrics of its pictures by name, see `metrics.METRICS`; none before `tstitch evaluate`."""
+    loss_within: tuple[float, float] | None = None
+    """The ends of the 95 % interval of `loss`, by the bootstrap over the pictures that agreement was measured on."""
+    order: str | None = None
+    """How the steps are ordered, see `orders.ORDERS`, or `exact`; None is small to large."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +321,39 @@ class Budget:
     seconds: float
     quantile: float | None
     """None bounds the mean."""
+    margin: float = 0.0
+    """Share by which predicted times are taken to be longer, as the machine was unsteady while it was measured."""
+
+    @property
+    def plannable_s(self) -> float:
+        """Seconds that a prediction may come to, so that there is room for the margin."""
+        return self.seconds / (1.0 + self.margin)
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """The best row within the budget after the chosen one, by what the plan seeks."""
+
+    row: int
+    within_noise: bool
+    """Whether the two are no further apart than what they were judged by is uncertain."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What could be run instead of the chosen row: something simpler, or the best row of another setting."""
+
+    kind: str
+    """`largest alone` (in as many steps as fit), `smallest alone`, `cache` or `other setting`."""
+    setting: Setting
+    allocation: tuple[tuple[str, int], ...]
+    time_s: Times
+    loss: float | None
+    """On the scale of `Plan.total`; None where it was not measured."""
+    profile: str | None
+    """The profile it was predicted from; None where there is none for its setting yet."""
+    wins: bool
+    """Whether it is within the budget and its loss is less than that of the plan's choice."""
 
 
 @dataclass(frozen=True)
@@ -328,6 +393,11 @@ class Plan:
     """What `measured` of the rows holds for; None before `tstitch evaluate`."""
     least_loss: float | None = None
     """No assignment of denoisers to steps within the budget has a predicted loss below; None where not looked for."""
+    runner_up: RunnerUp | None = None
+    """None where the table has one feasible row, or what it was judged by has no interval."""
+    total: float | None = None
+    """The chosen row's predicted distance from the reference that the settings share, its coarseness included."""
+    rivals: tuple[Rival, ...] = ()
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""

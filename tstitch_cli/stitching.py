@@ -82,6 +82,16 @@ def attach(clock: StepClock, scheduler: Any) -> None:
     scheduler.__class__ = type(plain.__name__, (plain,), names)
 
 
+class _Now:
+    """What changes with every call, apart: to set an attribute of a module takes as long as the rest of a switch."""
+
+    def __init__(self) -> None:
+        self.present: int | None = None
+        """Who was called last in this trajectory."""
+        self.last: Any = None
+        """What the last call was answered."""
+
+
 class StitchedDenoiser(nn.Module):
     """Several denoisers in the place of one.
 
@@ -101,12 +111,13 @@ class StitchedDenoiser(nn.Module):
         self._turns: Sequence[int] = ()
         self._evaluations: Callable[[], int] = lambda: 0
         self._realised: list[int] = []
-        # In a list, for to set an attribute of a module takes as long as all the rest of a switch.
-        self._last: list[Any] = [None]
+        self._now = _Now()
         self.entering: list[Callable[[str], None]] = []
         """Each is called with a denoiser's name before its first evaluation of a run of them, the first included."""
         self.answered: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None
         """Where set, called with the arguments and the output of every call."""
+        self.around: Callable[[int, str, Callable[[], Any]], Any] | None = None
+        """Where set, given the evaluation, the denoiser's name and the call to make, and answers in its place."""
         self.context = "only"
         """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
 
@@ -122,7 +133,7 @@ class StitchedDenoiser(nn.Module):
         """
         self._allocation, self._evaluations = allocation, evaluations
         self._turns, self._realised = (), []
-        self._last[0] = None
+        self._now.last = None
         self.clock.reset()
 
     @property
@@ -144,7 +155,7 @@ class StitchedDenoiser(nn.Module):
     @property
     def last(self) -> Any:
         """What the last call was answered, None before the first."""
-        return self._last[0]
+        return self._now.last
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the denoiser whose turn it is, with the pipeline's own arguments.
@@ -155,7 +166,7 @@ class StitchedDenoiser(nn.Module):
         evaluation = self.clock.called_now()
         if begins:
             self._turns = self._assign()
-            self._realised = []
+            self._realised, self._now.present = [], None
         if evaluation >= len(self._turns):
             raise UsageError(
                 f"the pipeline makes more than the {len(self._turns)} evaluations it announced",
@@ -163,13 +174,21 @@ class StitchedDenoiser(nn.Module):
             )
         turn = self._turns[evaluation]
         if evaluation == len(self._realised):
-            if not self._realised or self._realised[-1] != turn:
-                self._enter(turn)
             self._realised.append(turn)
-        output = self._last[0] = self._stages[turn](*args, **kwargs)
+        if self.around is None:
+            output = self._call(turn, args, kwargs)
+        else:
+            output = self.around(evaluation, self._names[turn], functools.partial(self._call, turn, args, kwargs))
+        self._now.last = output
         if self.answered is not None:
             self.answered(args, kwargs, output)
         return output
+
+    def _call(self, turn: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._now.present != turn:
+            self._now.present = turn
+            self._enter(turn)
+        return self._stages[turn](*args, **kwargs)
 
     def ask(self, names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """What the denoisers `names` answer to these arguments, out of their turn and without a trace in `realised`."""

@@ -110,7 +110,7 @@ def machine(family: Family) -> dict[str, Any]:
         "system": platform.system(),
         "cores": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "torchmetrics")},
+        "versions": {"python": platform.python_version()} | {"numpy": version("numpy")},
     }
 
 

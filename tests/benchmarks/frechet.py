@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from torch import nn
 
-from tstitch_cli import files
-from tstitch_cli.classifier import FEATURES, Classifier
-from tstitch_cli.zoo.registry import BUNDLED
+from tstitch_cli import files, statistics
+from tstitch_cli.features import Extractor
 
 CLASSES = 10
 AT_ONCE = 500
@@ -29,25 +26,11 @@ class Described:
     predicted: torch.Tensor
 
 
-class _AsGiven(nn.Identity):
-    """The feature extractor for what are features already."""
-
-    num_features = FEATURES
-
-
-def load_classifier() -> Classifier:
-    """The bundled classifier, in float64: its features then hold for any batch size and number of threads."""
-    model = Classifier()
-    model.load_state_dict(load_file(BUNDLED / "fashion" / "classifier" / "model.safetensors"))
-    return model.double().eval().requires_grad_(False)
-
-
-@torch.inference_mode()
-def describe(classifier: Classifier, pixels: torch.Tensor) -> Described:
-    """Describes `pixels` (N, 1, 32, 32) uint8, which the classifier sees in [-1, 1]."""
-    blocks = (pixels[first : first + AT_ONCE] for first in range(0, len(pixels), AT_ONCE))
-    features = torch.cat([classifier.features(block.double() / 127.5 - 1.0) for block in blocks])
-    return Described(features, classifier.to_logits(features).argmax(1))
+def describe(extractor: Extractor, pixels: torch.Tensor) -> Described:
+    """Describes `pixels` (N, 1, 32, 32) uint8."""
+    found = [extractor(block.expand(-1, 3, -1, -1)) for block in pixels.split(AT_ONCE)]
+    predicted = [each.probabilities.argmax(1) for each in found if each.probabilities is not None]
+    return Described(torch.cat([each.features for each in found]), torch.cat(predicted))
 
 
 def pixels_of(images: Sequence[Image.Image]) -> torch.Tensor:
@@ -56,16 +39,13 @@ def pixels_of(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def distance(real: torch.Tensor, drawn: torch.Tensor) -> float:
-    """The Frechet distance between two sets of features, (N, 64) and (M, 64), as torchmetrics computes it.
+    """The Frechet distance between two sets of features, (N, 64) and (M, 64)."""
+    return statistics.frechet(_gaussian(real), _gaussian(drawn))
 
-    |mu_1 - mu_2|^2 + trace(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of their means and covariances (Heusel et al., 2017).
-    """
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_AsGiven())
-    metric.update(real.double(), real=True)
-    metric.update(drawn.double(), real=False)
-    return float(metric.compute())
+def _gaussian(features: torch.Tensor) -> statistics.Gaussian:
+    none = torch.zeros(len(features), 0)
+    return statistics.Sums.of(statistics.Described(features, none, none, none)).gaussian
 
 
 def subset_distances(real: torch.Tensor, drawn: torch.Tensor, subsets: int) -> tuple[float, ...]:

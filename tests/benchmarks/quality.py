@@ -8,9 +8,9 @@ the two alone).
 Protocol: 5,000 pictures, 500 a class: picture i is of class i % 10, its noise from (seed 0, index i), in the family's
 default setting (DDIM, 20 steps, guidance 1.25), drawn in batches of 250. They are the 8-bit pictures that would be
 saved, against the 10,000 test pictures of Fashion-MNIST, in the 64 features of the bundled classifier; the distance
-is torchmetrics' own, in double precision. Two floors stand beside it: 5,000 real training pictures, the first 500 of
-each class, and what the autoencoder makes of them, which is the best that any denoiser can reach. (The classifier
-was trained on the training pictures, so its accuracy on them says little.)
+is that of `tstitch evaluate`, in double precision. Two floors stand beside it: 5,000 real training pictures, the first
+500 of each class, and what the autoencoder makes of them, which is the best that any denoiser can reach. (The
+classifier was trained on the training pictures, so its accuracy on them says little.)
 
 The spread is the standard deviation over 5 disjoint subsets of 1,000 pictures. The subsets' mean is not the headline:
 smaller samples are biased upward.
@@ -58,6 +58,7 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.components import digest_of
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
+from tstitch_cli.features import ClassifierFeatures
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.trajectory import Batch, run
 
@@ -139,7 +140,7 @@ class _Study:
     def __init__(self, family: Family, data: Path, work: Path, count: int, batch_size: int) -> None:
         self.family, self.data, self.work = family, data, work
         self.count, self.batch_size = count, batch_size
-        self.classifier = frechet.load_classifier()
+        self.classifier = ClassifierFeatures("fashion")
         host = family.entries[-1]
         self.digests = {
             part: digest_of(replace(host, source=host.parts, subfolder=part)) for part in ("classifier", "vae")

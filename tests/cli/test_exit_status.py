@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 BUNDLED = ("fashion-s", "fashion-xl")
 RESERVED = {
     ExitStatus.PARTIAL: "drawing thousands of pictures over several processes, some of which were lost",
-    ExitStatus.VERIFICATION: "comparing a stitched run with the plain pipeline's",
 }
 """Statuses that no command ends with yet, and the feature that each is kept for."""
 CASES: list[tuple[ExitStatus, str, str]] = [
@@ -63,6 +62,9 @@ CASES: list[tuple[ExitStatus, str, str]] = [
     (ExitStatus.USAGE, "sample --plan fashion.yaml --prompt bag --negative-prompt dress", "--negative-prompt"),
     (ExitStatus.BAD_FILE, "plan --budget 60% --out new.yaml --profile malformed.yaml", "malformed.yaml:1:9"),
     (ExitStatus.BAD_FILE, "plan --budget 60%", "--overwrite"),
+    (ExitStatus.USAGE, "verify", "only a name with a time"),
+    (ExitStatus.USAGE, "verify fashion.yaml --row 66", "0 to "),
+    (ExitStatus.BAD_FILE, "verify malformed.yaml", "malformed.yaml:2:7"),
     (ExitStatus.BAD_FILE, "sample --plan malformed.yaml --prompt bag", "malformed.yaml:2:7"),
     (ExitStatus.BAD_FILE, "sample --plan noise.yaml --prompt bag", "UTF-8"),
     (ExitStatus.BAD_FILE, "sample --plan profiles --prompt bag", "cannot be read"),
@@ -72,6 +74,7 @@ CASES: list[tuple[ExitStatus, str, str]] = [
     (ExitStatus.BAD_FILE, "show noise.yaml", "noise.yaml"),
     (ExitStatus.INFEASIBLE, "plan --budget 1ms --out new.yaml", "smallest possible"),
     (ExitStatus.STALE, "sample --plan fashion.yaml --prompt bag", "device was an abacus"),
+    (ExitStatus.STALE, "verify fashion.yaml", "device was an abacus"),
     (ExitStatus.STALE, "sample --from elsewhere.png", "weights of fashion-s were"),
     (ExitStatus.DEVICE, "profile fashion-s fashion-xl --device toaster", "no device"),
     (ExitStatus.DEVICE, "profile fashion-s fashion-xl --device {absent}", "there is no {absent} here"),
@@ -203,6 +206,7 @@ def test_ctrl_c(folder: Path) -> None:
 
 def test_every_status_has_a_test_or_is_kept_for_a_later_feature() -> None:
     tested = {status for status, _, _ in CASES} | {ExitStatus.BUG, ExitStatus.INTERRUPTED}
+    tested |= {ExitStatus.VERIFICATION}  # which tells its result on stdout: tests/cli/test_verify.py
     assert tested.isdisjoint(RESERVED)
     assert tested | set(RESERVED) == set(ExitStatus)
 

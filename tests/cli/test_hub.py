@@ -180,7 +180,9 @@ def test_a_controlnet_and_own_text_encoders_are_fetched_ahead_and_recorded(
         hub.push_folder(f"test/{name}", tmp_path / name)
     more = ("--control", "test/net", "--embeddings", "own")
     offline = tstitch("profile", "test/one", "test/two", *GIVEN, *more, "--offline")
-    assert (offline.exit_code, "not on this disk" in said(offline)) == (3, True), offline.output
+    assert offline.exit_code == 3, offline.output
+    assert "test/one and test/two: not on this disk, and nothing may be fetched" in said(offline)
+    assert "`tstitch fetch test/one test/two --control test/net --embeddings own` fetches it" in said(offline)
 
     os.environ["HF_HUB_OFFLINE"] = "0"
     fetched = tstitch("fetch", "test/one", "test/two", *more, "--dtype", "float32")
@@ -221,7 +223,10 @@ def test_offline_the_advised_command_fetches_all_of_the_run(monkeypatch: pytest.
     assert refused.exit_code == 3, refused.output
     command = "`tstitch fetch ssd-1b sdxl --dtype float16 --control canny --embeddings own` fetches it"
     assert command in said(refused)
-    assert "tstitch fetch sd14 bk-sdm-tiny --dtype" in said(tstitch("fetch", "sd14", "bk-sdm-tiny"))
+    both = tstitch("fetch", "sd14", "bk-sdm-tiny")
+    assert "sd14 and bk-sdm-tiny: not on this disk, and nothing may be fetched" in said(both)
+    assert "`tstitch fetch sd14 bk-sdm-tiny --dtype" in said(both)
+    assert "segmind/SSD-1B and segmind/Segmind-Vega: not on" in said(tstitch("fetch", "ssd-1b", "segmind-vega"))
 
 
 def test_what_is_to_be_converted_is_told_before_the_hub_is_asked(hub: Hub, here: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from tstitch_cli import provenance
 from tstitch_cli.app import app
-from tstitch_cli.documents import read_plan, read_profile
+from tstitch_cli.documents import read_plan, read_profile, write_plan
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
 
@@ -44,7 +45,7 @@ def _there(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
-    made = read_profile(job / "profiles" / "cpu-fashion-ddim10-b2-f32.yaml")
+    made = read_profile(job / "profiles" / "cpu-fashion-s-b-xl-ddim10-b2-f32.yaml")
     assert tuple(d.name for d in made.denoisers) == FAMILY
     assert made.setting.steps == 10
     assert made.fingerprint is not None
@@ -138,6 +139,18 @@ def test_drawing_again_takes_nothing_else(more: tuple[str, ...]) -> None:
 
 def test_a_dry_run_refuses_what_drawing_would(job: Path) -> None:
     assert tstitch("sample", "--prompt", "drss", "--dry-run").exit_code == 2
+
+
+def test_times_that_are_not_as_predicted_are_told(job: Path) -> None:
+    plan = read_plan(job / "plan.yaml")
+    row = plan.rows[plan.chosen]
+    slow = replace(row, time_s=replace(row.time_s, mean=row.time_s.mean * 50, p95=row.time_s.p95 * 50))
+    rows = tuple(slow if each == row else each for each in plan.rows)
+    write_plan(replace(plan, rows=rows), job / "drifted.yaml", overwrite=True)
+    drawn = tstitch("sample", "--plan", "drifted.yaml", "--prompt", "bag", "--count", "2", "--out", "drifted")
+    assert drawn.exit_code == 0
+    assert "than when it was profiled" in " ".join(drawn.output.split())
+    assert "`tstitch verify`" in drawn.output
 
 
 def test_show_tells_how_a_picture_was_made() -> None:

@@ -31,7 +31,7 @@ def plan(*arguments: str) -> Result:
 
 
 def test_table_on_stdout_talk_on_stderr_and_a_plan_that_reads() -> None:
-    result = plan("--budget", "50%", "--top", "2")
+    result = plan("--budget", "50%", "--top", "2", "--increment", "0.1")
     assert result.exit_code == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if (line.strip() and "yes" in line) or " no " in line]
     assert len(rows) == 66

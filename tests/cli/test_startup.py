@@ -70,6 +70,7 @@ def test_the_ban_names_what_is_slow_to_import() -> None:
 
 COMMANDS = {
     "help": (["--help"], "Draw diffusion pictures within a time budget"),
+    "help of the doctor": (["doctor", "--help"], "Look at versions"),
     "help of one": (["sample", "--help"], "Draw pictures by a plan"),
     "zoo": (["zoo"], "fashion-xl"),
     "import": (PROFILE, "dit-xl"),

@@ -33,8 +33,8 @@ def test_every_denoiser_is_listed_with_family_size_and_source() -> None:
     assert {"fashion", "flux", "sana", "sd3", "sdxl", "stable-diffusion", "stable-diffusion-2", "wan"} <= {*families}
     tiny = next(line for line in lines if "bk-sdm-tiny" in line)
     assert " ".join(tiny.split()) == "bk-sdm-tiny 323 M not here hub:nota-ai/bk-sdm-tiny CreativeML OpenRAIL-M"
-    sizes = [line.split()[0] for line in lines[lines.index(_line(lines, "sdxl ")) :][1:6]]
-    assert sizes == ["lcm-sdxl", "sdxl", "lcm-ssd-1b", "ssd-1b", "segmind-vega"]
+    sizes = [line.split()[0] for line in lines[lines.index(_line(lines, "sdxl ")) :][1:8]]
+    assert sizes == ["lcm-sdxl", "sdxl", "lcm-ssd-1b", "ssd-1b", "koala-1b", "koala-700m", "segmind-vega"]
     assert _line(lines, "sdxl ") == "sdxl  KL-f8 of SDXL, 1024 px, 50 steps of euler"
 
 

@@ -342,3 +342,48 @@ def test_the_zoos_architectures_are_those_of_the_published_checkpoints() -> None
 def test_the_averaged_weights_are_preferred(home: Path) -> None:
     path = saved(home / "x.pt", {"model": {"a": torch.zeros(1)}, "ema": {"a": torch.ones(1)}})
     assert checkpoints.read(path)["a"] == 1
+
+
+FLUX_ONCE = {"img_in": 1, "txt_in": 1, "final_layer.linear": 1, "final_layer.adaLN_modulation.1": 2} | {
+    f"{name}.{layer}_layer": 1 for name in ("time_in", "guidance_in", "vector_in") for layer in ("in", "out")
+}
+FLUX_DOUBLE = {"mod.lin": 6, "attn.qkv": 3, "attn.proj": 1, "mlp.0": 4, "mlp.2": 1}
+FLUX_SINGLE = {"modulation.lin": 3, "linear1": 7, "linear2": 1}
+
+
+def flux_state(width: int, inputs: int, double: int, single: int) -> originals.State:
+    """All that black-forest-labs/flux calls its parameters; every matrix has `inputs` columns."""
+    rows = {name: times * width for name, times in FLUX_ONCE.items()}
+    scales = []
+    for stream in ("img", "txt"):
+        for n in range(double):
+            block = f"double_blocks.{n}.{stream}_"
+            rows |= {block + name: times * width for name, times in FLUX_DOUBLE.items()}
+            scales += [f"{block}attn.norm.{of}_norm.scale" for of in ("query", "key")]
+    for n in range(single):
+        rows |= {f"single_blocks.{n}.{name}": times * width for name, times in FLUX_SINGLE.items()}
+        scales += [f"single_blocks.{n}.norm.{of}_norm.scale" for of in ("query", "key")]
+    random = torch.Generator().manual_seed(0)
+    state = {f"{name}.weight": torch.randn(count, inputs, generator=random) for name, count in rows.items()}
+    state |= {f"{name}.bias": torch.randn(count, generator=random) for name, count in rows.items()}
+    return state | {name: torch.randn(4, generator=random) for name in scales}
+
+
+def test_flux_is_converted_as_diffusers_converts_it() -> None:
+    """Diffusers knows one width alone; that of the columns it does not look at."""
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+
+    state = flux_state(width=3072, inputs=2, double=2, single=1)
+    made = CONVERSIONS["FluxTransformer2DModel"](state, {"num_attention_heads": 24, "attention_head_dim": 128})
+    expected = convert_flux_transformer_checkpoint_to_diffusers(dict(state))
+    assert made.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in made.items())
+
+
+def test_a_converted_flux_has_every_parameter_of_the_model() -> None:
+    architecture = Zoo.shipped().entries["flux-mini"].architecture
+    assert architecture is not None
+    with torch.device("meta"):
+        model = model_class(architecture.model)(**architecture.config)
+    made = CONVERSIONS[architecture.model](flux_state(16, 2, 5, 10), model.config)
+    assert made.keys() == model.state_dict().keys()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import CogVideoXDDIMScheduler, DDPMScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +31,7 @@ FEW = Noise("epsilon", "linear", 1e-3, 0.2, train_steps=100)
 FLOW = Noise("flow")
 SD_V, SD_X0 = replace(SD, prediction="v_prediction"), replace(SD, prediction="sample")
 SD_ZERO = replace(SD_V, zero_terminal_snr=True)
+SHIFTED_1, SHIFTED_3 = (replace(SD_ZERO, snr_shift=shift) for shift in (1.0, 3.0))
 
 MEAN, SPREAD = 0.7, 0.5
 """Of the data, every element of which is Gaussian; latents are these times the frame's scale."""
@@ -50,7 +51,8 @@ class Ideal(nn.Module):
         self.config: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []
         if frame.noise.prediction != "flow":
-            bar = DDPMScheduler.from_config(config_of(frame.noise)).alphas_cumprod.double().clamp(min=2**-24)
+            of = DDPMScheduler if frame.noise.snr_shift is None else CogVideoXDDIMScheduler
+            bar = of.from_config(config_of(frame.noise)).alphas_cumprod.double().clamp(min=2**-24)
             self.table = (0.5 * ((1 - bar).log() - bar.log())).tolist()
 
     def coefficients(self, t: float) -> tuple[float, float]:
@@ -135,6 +137,17 @@ CASES = [(pair, sampler) for pair in PAIRS for sampler in SAMPLERS if (pair, sam
 @pytest.mark.parametrize(("pair", "sampler"), CASES)
 def test_the_trajectory_is_the_same_wherever_the_switch_is(pair: str, sampler: str) -> None:
     assert worst(sampler, *PAIRS[pair]) < 1e-4
+
+
+@pytest.mark.parametrize("guest", [SHIFTED_1, SHIFTED_3], ids=["5B", "2B"])
+@pytest.mark.parametrize("host", [SHIFTED_1, SHIFTED_3], ids=["in 5B's", "in 2B's"])
+def test_shifted_ratios_that_end_in_pure_noise_and_another_scale(host: Noise, guest: Noise) -> None:
+    """The case of CogVideoX: every step of a trailing schedule is known to both, the first included."""
+    match = Match(Frame(host, 0.7), Frame(guest, 1.15258426))
+    assert all(match.step(t).known for t in range(5, 1000))
+    assert worst("cogvideox-ddim", match.host, match.guest) < 2e-4
+    if host != guest:
+        assert worst("cogvideox-ddim", match.host, match.guest, bridged=False) > 1e-2
 
 
 def test_sigmoid_betas_too() -> None:

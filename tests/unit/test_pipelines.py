@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from torch import nn
 
 from tests import pipelines
 from tests.pipelines import KINDS, Kind
-from tstitch_cli import evaluations, schedulers
+from tstitch_cli import evaluations, schedulers, tasks
 from tstitch_cli.stitching import StitchedDenoiser, planned_evaluations, stitch
 
 STEPS = 4
@@ -197,4 +201,39 @@ def test_each_denoiser_is_compiled_once_and_the_switch_never(name: str) -> None:
         kind.draw(pipeline, 4)
     assert compiler.graphs == after_one
     assert torch.allclose(drawn, expected, atol=1e-4)
+    torch.compiler.reset()
+
+
+def compiles() -> bool:
+    """Whether this machine has what torch.compile needs for a CPU: a C++ compiler and Python's headers."""
+    compiler = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+    return compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compiles(), reason="torch.compile needs a C++ compiler and Python's headers")
+def test_compiled_denoisers_draw_what_plain_diffusers_does_and_a_switch_compiles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    kind = KINDS["dit"]
+    denoisers = both(kind)
+    eager = {name: kind.draw(plain(kind, denoiser, "ddim"), 4) for name, denoiser in denoisers.items()}
+    torch.compiler.reset()
+    tasks.compile_each(tuple(denoisers.values()))
+    compiled = {name: kind.draw(plain(kind, denoiser, "ddim"), 4) for name, denoiser in denoisers.items()}
+    assert list(tmp_path.rglob("*.so"))
+    pipeline, switch = stitched(kind, denoisers, "ddim")
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for name in denoisers:
+            switch.follow(name, lambda: planned_evaluations(pipeline))
+            drawn = kind.draw(pipeline, 4)
+            assert torch.equal(drawn, compiled[name])
+            assert torch.allclose(drawn, eager[name], atol=1e-5)
+        for planned in (("small", "small", "large", "large"), ("large", "small") * 2):
+            switch.follow(planned, lambda: planned_evaluations(pipeline))
+            drawn = kind.draw(pipeline, 4)
+            assert switch.realised == planned
+            assert not torch.allclose(drawn, eager["small"], atol=1e-3)
+            assert not torch.allclose(drawn, eager["large"], atol=1e-3)
     torch.compiler.reset()

@@ -13,9 +13,11 @@ from tstitch_cli.commands.plan import embeddings_in_words
 from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
 from tstitch_cli.imported import from_times
-from tstitch_cli.plan import MAX_PARETO_ROWS, MAX_ROWS, make_plan
+from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget, parse_duration
+from tstitch_cli.ranking import MAX_PARETO_ROWS
 from tstitch_cli.schema import Plan, Profile, Row
+from tstitch_cli.table import MAX_ROWS
 
 DIT = {"dit-s": 1.6, "dit-b": 4.0, "dit-xl": 16.5}
 

@@ -12,15 +12,17 @@ from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
 from tstitch_cli.profile import Effort, _half_width, _Profiler, measure
 from tstitch_cli.schema import Profile
+from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch
 
 COSTS = {"small": 0.01, "middle": 0.03, "large": 0.1}
 LONG = Effort(max_time_s=1e9)
 BATCH = Batch(("bag", "dress"), (0, 1))
+QUIET = Reading(0.0, 0.0, 0.0, 0.0, 1)
 
 
 def profile_of(toy: Family, clock: FakeClock, effort: Effort = LONG) -> Profile:
-    return measure(toy, BATCH, clock, effort, now=lambda: clock.now)
+    return measure(toy, BATCH, clock, effort, now=lambda: clock.now, read=lambda: QUIET)
 
 
 def test_costs_are_found_exactly() -> None:
@@ -52,7 +54,9 @@ def test_held_out_calls_are_predicted_exactly_when_nothing_varies() -> None:
 
 def test_no_call_of_the_rounds_is_one_that_checks_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    profiler = _Profiler(family(clock, {"small": 0.01, "large": 0.1}), BATCH, clock, LONG, print, lambda: clock.now)
+    profiler = _Profiler(
+        family(clock, {"small": 0.01, "large": 0.1}), BATCH, clock, LONG, print, lambda: clock.now, lambda: QUIET
+    )
     held_out = {profiler._held_out(pair, i) for pair in profiler._pairs() for i in range(3)}
     drawn = {allocation for turn in range(200) for allocation in profiler._through_all(turn)}
     assert drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,17 @@ def test_a_miss_gets_the_near_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "setting", "name"),
+    ("family", "denoisers", "setting", "name"),
     [
-        ("fashion", Setting(20, "ddim", 1.25, 8, 32, "float32", "cpu"), "cpu-fashion-ddim20-b8-f32.yaml"),
+        (
+            "fashion",
+            ("fashion-s", "fashion-xl"),
+            Setting(20, "ddim", 1.25, 8, 32, "float32", "cpu"),
+            "cpu-fashion-s-xl-ddim20-b8-f32.yaml",
+        ),
         (
             "stable-diffusion",
+            ("bk-sdm-tiny", "CompVis/stable-diffusion-v1-4"),
             Setting(
                 50,
                 "pndm",
@@ -97,19 +104,31 @@ def test_a_miss_gets_the_near_names() -> None:
                 accelerate=("deepcache:interval=3:branch=0", "tome:ratio=0.5"),
                 offload=True,
             ),
-            "cuda-stable-diffusion-pndm50-b1-f16-deepcache-tome-offload.yaml",
+            "cuda-stable-diffusion-bk-sdm-tiny-compvis-stable-diffusion-v1-4-pndm50-b1-f16-deepcache-tome-offload.yaml",
         ),
         (
             "sd",
+            (),
             Setting(50, "PNDM", 7.5, 1, 512, "bfloat16", "NVIDIA H100"),
             "nvidia-h100-sd-pndm50-b1-bf16-512px-g7.5.yaml",
         ),
-        ("imported", Setting(100, "unknown", 1, 1, 0, "unknown", "imported"), "imported-100steps-b1.yaml"),
-        ("../ü\x00", Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1-g0.yaml"),
+        (
+            "imported",
+            ("dit-s", "dit-xl"),
+            Setting(100, "unknown", 1, 1, 0, "unknown", "imported"),
+            "imported-dit-s-dit-xl-100steps-b1.yaml",
+        ),
+        ("../ü\x00", ("../..", "\n"), Setting(4, "/", 0, 1, 0, "", "a b:0"), "a-b-0-4-b1-g0.yaml"),
     ],
 )
-def test_file_names_are_safe(family: str, setting: Setting, name: str) -> None:
-    assert profiles.file_name(family, setting) == name
+def test_file_names_are_safe(family: str, denoisers: tuple[str, ...], setting: Setting, name: str) -> None:
+    assert profiles.file_name(family, denoisers, setting) == name
+
+
+def test_every_choice_of_denoisers_has_its_own_file() -> None:
+    setting = Setting(50, "euler", 5.0, 1, 1024, "float16", "cuda")
+    pairs = (("ssd-1b", "sdxl"), ("segmind-vega", "sdxl"), ("segmind-vega", "ssd-1b"), ("me/sdxl", "sdxl"))
+    assert len({profiles.file_name("sdxl", pair, setting) for pair in pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
@@ -148,11 +167,12 @@ def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     ]
     # The schedule and the host follow from the denoisers and the rest: nobody chooses them.
     assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule", "host"}
-    names = {profiles.file_name("stable-diffusion", replace(usual, **change)) for change in changes}
+    pair = ("bk-sdm-tiny", "sd14")
+    names = {profiles.file_name("stable-diffusion", pair, replace(usual, **change)) for change in changes}
     assert len(names) == len(changes)
     deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
-    assert profiles.file_name("stable-diffusion", deep) == (
-        "cuda-stable-diffusion-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
+    assert profiles.file_name("stable-diffusion", pair, deep) == (
+        "cuda-stable-diffusion-bk-sdm-tiny-sd14-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
     )
 
 
@@ -167,6 +187,31 @@ def test_every_shipped_profile_is_valid_and_canonical(path: Path) -> None:
             assert each.predicted_s == pytest.approx(model.mean_s(each.allocation))
             # The published figures themselves are off the straight line between their ends by up to 7.1 %.
             assert each.predicted_s == pytest.approx(each.measured_s.mean, rel=0.072)
+
+
+@pytest.mark.parametrize(
+    ("name", "alone_s"),
+    [
+        ("rtx3090-dit-ddim100", {"dit-s": 1.6, "dit-b": 4.0, "dit-xl": 16.5}),
+        ("rtx3090-ldm-ddim100", {"ldm-s": 2.9, "ldm": 7.1}),
+        ("rtx3090-stylised-sd-pndm50", {"small-sd": 1.9, "stylised-sd": 3.1}),
+        ("rtx3090-sdxl-euler50", {"ssd-1b": 8.8, "sdxl": 13.6}),
+        ("rtx3090-sdxl-canny-euler50", {"ssd-1b": 14.8, "sdxl": 19.7}),
+        ("rtx3090-lcm-sdxl-lcm4", {"lcm-ssd-1b": 0.823, "lcm-sdxl": 1.029}),
+    ],
+)
+def test_the_papers_times_are_those_of_each_denoiser_alone(name: str, alone_s: dict[str, float]) -> None:
+    profile = read_profile(profiles.find(name))
+    model = CostModel(profile)
+    found = {d.name: model.mean_s(((d.name, profile.setting.steps),)) for d in profile.denoisers}
+    assert found == pytest.approx(alone_s)
+
+
+def test_every_reference_profile_is_shipped() -> None:
+    project = tomllib.loads((SHIPPED[0].parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    references = {path.name for path in SHIPPED if read_profile(path).origin == "reference"}
+    assert included == {f"profiles/{name}": f"tstitch_cli/reference/{name}" for name in references}
 
 
 def test_the_papers_dit_at_half() -> None:

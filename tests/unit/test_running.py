@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import nn
 
 from tests import toys
+from tests.tiny import tiny
 from tests.toys import text_parts
 from tstitch_cli.bridge import Bridge
 from tstitch_cli.clocks import HostClock
@@ -183,3 +184,26 @@ def test_pooled_embeddings_go_where_the_pipeline_puts_them() -> None:
         found = told.told["added_cond_kwargs"]["text_embeds"] if place else told.told["pooled_projections"]
         assert torch.equal(found, torch.cat([neg_pooled, pooled]))
         assert told.told["added_cond_kwargs"]["time_ids"] is neg
+
+
+def test_a_guest_that_knows_its_tokens_places_itself_is_not_told_them() -> None:
+    """CogVideoX 2B in the trajectory of 5B: another noise schedule, another latent scale, positions of its own."""
+    small, large = (tiny(name) for name in ("cogvideox-2b", "cogvideox-5b"))
+    setting = Setting(3, "cogvideox-ddim", 6.0, 1, 64, "float32", "cpu", frames=9)
+    family = load([small, large], setting, random_weights=True)
+    assert set(family.bridges) == {small.name}
+    calls = {name: seen_by(family, name) for name in family.denoisers}
+    turns = (small.name, large.name, small.name)
+    drawn = draw(family, turns)
+    assert drawn.realised == turns
+    assert len(drawn.frames[0]) == 9
+    assert [call.get("image_rotary_emb") is None for call in calls[small.name]] == [True, True]
+    assert [call.get("image_rotary_emb") is None for call in calls[large.name]] == [False]
+    assert family.knows((1, 1, 1)) == {small.name: None}
+    first, last = (float(call["timestep"][0]) for call in calls[small.name])
+    assert first == 999  # pure noise
+    assert last < float(family.pipeline.scheduler.timesteps[-1])  # its schedule is noisier, its latents are larger
+    with pytest.raises(UsageError, match="has to be told where its tokens are"):
+        load([replace(large, parameters=1), replace(small, noise=large.noise)], setting, random_weights=True)
+    with pytest.raises(UsageError, match="does not fit cogvideox-2b"):
+        load([replace(large, parameters=1, noise=small.noise), small], replace(setting, scheduler="ddim"))

@@ -109,6 +109,7 @@ def test_known_controlnets_fit_the_denoisers_that_they_were_trained_on() -> None
         ("StableDiffusionPipeline", {"inpaint": True}, "needs a strength"),
         ("StableDiffusionPipeline", {"frames": 5}, "has no frames"),
         ("WanPipeline", {"frames": 80}, "cannot draw 80 frames"),
+        ("CogVideoXPipeline", {"frames": 13}, "a multiple of 8 and one more"),
         ("FluxPipeline", {"scheduler": "flow-heun"}, "cannot run it"),
         ("FluxPipeline", {"scheduler": "flow-unipc", "strength": 0.5}, "cannot run it"),
     ],

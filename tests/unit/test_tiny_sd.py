@@ -11,15 +11,19 @@ import yaml
 
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.training import tiny_sd
+from tstitch_cli.training.attributes import answers
 from tstitch_cli.training.autoencoder import Shape
-from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captioned import ALL, UNSEEN, Captioned
 from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene, vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe, StageFeatures, inherit
 from tstitch_cli.training.garments import SIDE, cut_out
+from tstitch_cli.training.latent_consistency import ConsistencyRecipe
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.text_to_image import (
+    NOISE,
     CaptionTable,
     Examples,
+    FinetuneRecipe,
     TextToImage,
     TextToImageRecipe,
     UNetShape,
@@ -70,8 +74,23 @@ def test_training_never_shows_what_is_held_out(data: Path) -> None:
     seen = {(s.garment, s.colour) for s in map(Captioned(data, "train", 3000).scene, range(3000))}
     assert not seen & HELD_OUT
     assert len(seen) == len(NOUNS) * len(NAMES) - len(HELD_OUT)
-    kept = Captioned(data, "test", 300, held_out=True)
+    kept = Captioned(data, "test", 300, combinations=UNSEEN)
     assert {(s.garment, s.colour) for s in map(kept.scene, range(300))} == HELD_OUT
+
+
+def test_the_judge_sees_all_combinations(data: Path) -> None:
+    shown = Captioned(data, "train", 3000, combinations=ALL)
+    assert len({(s.garment, s.colour) for s in map(shown.scene, range(3000))}) == len(NOUNS) * len(NAMES)
+
+
+def test_ink_is_another_style_of_the_same_scene(data: Path) -> None:
+    photos, inked = Captioned(data, "train", 40), Captioned(data, "train", 40, inked=True)
+    assert [photos.scene(i) for i in range(40)] == [inked.scene(i) for i in range(40)]
+    a, b = photos.batch(torch.arange(40)), inked.batch(torch.arange(40))
+    # Paper is pale whatever the background, and every picture has dark lines.
+    assert b[:, :, 0, :].mean() > 0.7 > a[:, :, 0, :].mean()
+    assert (b.mean(1).amin((1, 2)) < -0.4).all()
+    assert [answers(each, torch.arange(3))["style"].tolist() for each in (photos, inked)] == [[0] * 3, [1] * 3]
 
 
 def test_every_class_and_colour_is_among_the_held_out_ones() -> None:
@@ -136,7 +155,7 @@ def _examples(table: CaptionTable) -> Examples:
     return Examples(latents, torch.arange(16), table)
 
 
-def _step(recipe: TextToImageRecipe | DistillationRecipe) -> float:
+def _step(recipe: TextToImageRecipe | DistillationRecipe | FinetuneRecipe | ConsistencyRecipe) -> float:
     loss = recipe.loss(torch.arange(4), torch.Generator().manual_seed(1))
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in recipe.model.parameters())
@@ -184,26 +203,71 @@ def test_a_copy_has_nothing_left_to_learn_but_the_task(table: CaptionTable) -> N
     assert _step(recipe) == pytest.approx(task, rel=1e-4)
 
 
+def _teacher(table: CaptionTable) -> TextToImage:
+    torch.manual_seed(0)
+    end = int(table.tokens.max())
+    return TextToImage(UNetShape(1, (16, 32, 32)).build(), text_encoder(end + 1, end))
+
+
+def test_finetuning_leaves_the_text_encoder_alone(table: CaptionTable) -> None:
+    start = _teacher(table)
+    recipe = FinetuneRecipe("ink", Schedule(2, 4, 1e-3), _examples(table), start)
+    assert _step(recipe) > 0
+    assert all(p.grad is None for p in start.encoder.parameters())
+
+
+def test_a_student_of_few_steps_follows_the_guided_teacher(table: CaptionTable) -> None:
+    from diffusers import DDIMScheduler, LCMScheduler
+
+    teacher = _teacher(table)
+    recipe = ConsistencyRecipe("lcm", Schedule(2, 4, 1e-3), _examples(table), teacher)
+    assert _step(recipe) > 0
+    assert all(p.grad is None for p in recipe.teacher.parameters())
+    draw = torch.Generator().manual_seed(2)
+    x, t, scale = torch.randn(3, 4, 8, 8, generator=draw), torch.tensor([999, 519, 39]), torch.tensor([2.0, 7.5, 9.0])
+    with torch.no_grad():
+        text, empty = (teacher.encoder(recipe.table.tokens[n : n + 1]).last_hidden_state for n in (0, 9))
+        text, empty = text.expand(3, -1, -1), empty.expand(3, -1, -1)
+        before, solved = recipe._solved(x, t, text, empty, scale)
+        plain, bare = (teacher.unet(x, t, each, return_dict=False)[0] for each in (text, empty))
+        foreseen = recipe._foreseen(x, t, text, scale)
+    assert before.tolist() == [979, 499, 19]
+    ddim = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False)
+    ddim.set_timesteps(50)
+    lcm = LCMScheduler(**NOISE)
+    for i in range(3):
+        guided = bare[i] + scale[i] * (plain[i] - bare[i])
+        assert torch.allclose(ddim.step(guided, int(t[i]), x[i]).prev_sample, solved[i], atol=1e-4)
+        # At first the student ignores the scale, so it foresees what the scheduler makes of the teacher's prediction.
+        lcm.set_timesteps(1, original_inference_steps=50, timesteps=None)
+        lcm.timesteps = t[i : i + 1]
+        lcm._step_index = 0
+        assert torch.allclose(lcm.step(plain[i], t[i], x[i]).denoised, foreseen[i], atol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_whole_family_trains_in_miniature_and_draws(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffusers import AutoModel, StableDiffusionPipeline
+    from diffusers import AutoModel, LCMScheduler, StableDiffusionPipeline
 
     monkeypatch.setattr(tiny_sd, "SCHEDULES", {name: Schedule(2, 4, s.learning_rate) for name, s in SCHEDULES.items()})
     monkeypatch.setattr(tiny_sd, "PICTURES", 24)
     monkeypatch.setattr(tiny_sd, "AUTOENCODER", Shape(channels=3, side=SIDE, widths=(8, 8, 16, 16), groups=8))
+    monkeypatch.setattr(tiny_sd, "INKED", 8)
     narrow = {name: replace(shape, widths=(16, 32, 32)[: len(shape.widths)]) for name, shape in SHAPES.items()}
     monkeypatch.setattr(tiny_sd, "SHAPES", narrow)
     TinySD(data, tmp_path / "out", tmp_path / "work", fast=False).train(
         SCHEDULES, lambda part: lambda done, total, loss: None
     )
-    for name in SHAPES:
+    for name in (*SHAPES, "tiny-sd-ink", "tiny-sd-lcm", "tiny-sd-small-lcm"):
         record = yaml.safe_load((tmp_path / "out" / name / "training.yaml").read_text())
         assert record["schedule"]["batches"] == 2
         unet = AutoModel.from_pretrained(str(tmp_path / "out" / name / "unet"), torch_dtype=torch.float32)
         assert record["parameters"] >= sum(p.numel() for p in unet.parameters())
         pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", unet=unet, torch_dtype=torch.float32)
+        if name.endswith("-lcm"):
+            pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(["a red sneaker", "two green bags"], num_inference_steps=2, guidance_scale=7.5).images
         assert drawn[1].size == (SIDE, SIDE)

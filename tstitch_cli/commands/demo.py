@@ -32,9 +32,11 @@ def demo(
     from tstitch_cli.commands.sample import draw_plan, targets_of
     from tstitch_cli.documents import digest, write_plan
     from tstitch_cli.files import refuse_existing
+    from tstitch_cli.orders import SMALL_TO_LARGE
     from tstitch_cli.plan import make_plan
     from tstitch_cli.plots import pareto_png
     from tstitch_cli.quantities import parse_budget
+    from tstitch_cli.refined_row import with_refined
     from tstitch_cli.schema import Setting
     from tstitch_cli.zoo.registry import Zoo
 
@@ -64,6 +66,7 @@ def demo(
 
     talk.print(f"\n[bold]2. plan[/]: which of them takes which steps, so that a call stays within {budget}?")
     plan = make_plan(profile, budget=asked, profile_path="profile.yaml", digest=digest(profile_file))
+    plan = with_refined(plan, profile, budget=asked, objective=None, order=SMALL_TO_LARGE)
     write_plan(plan, plan_file, overwrite=overwrite)
     show_plan(plan)
     pareto_png(plan, plot, overwrite=overwrite)

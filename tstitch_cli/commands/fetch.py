@@ -51,7 +51,7 @@ def fetch(
     zoo = Zoo.load()
     with steps_bar() as bar:
         bar("asking the hub", 0.0)
-        entries = [zoo.resolve(name) for name in names]
+        entries = zoo.resolve_all(names)
         net = None if control is None else zoo.control(control, entries)
         own = None if embeddings == "large" else embeddings
         entries, net = fetch_missing(entries, dtype or _dtype_of_profile(entries), bar, net, own)
@@ -77,20 +77,20 @@ def fetch_missing(
 
     from rich.filesize import decimal
 
-    from tstitch_cli import hub
+    from tstitch_cli import downloads, hub
     from tstitch_cli.fetch_command import fetch_command
-    from tstitch_cli.hub_errors import advising
+    from tstitch_cli.hub_errors import advising, all_of
     from tstitch_cli.zoo import converted
     from tstitch_cli.zoo.entry import largest
 
     converted.require(entries)
     with advising(partial(fetch_command, entries, dtype, control, embeddings)):
-        entries = [hub.pinned(entry) for entry in entries]
+        entries = all_of(entries, hub.pinned)
         control = control and hub.pinned_control(control)
         missing = hub.missing(entries, largest(entries), dtype, control=control, embeddings=embeddings)
     for each in missing:
         talk.print(f"{each.name}: {decimal(each.size)} to fetch into {hub.cache()}", markup=False)
-    hub.fetch(missing, bar)
+    downloads.fetch(missing, hub.cache(), bar)
     return entries, control
 
 

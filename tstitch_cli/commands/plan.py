@@ -38,18 +38,41 @@ def plan(
         str | None,
         typer.Option(help="Profile file, or a profile's name; the newest one in ./profiles by default."),
     ] = None,
-    increment: Annotated[float, typer.Option(help="Step between fractions; must divide 1.")] = 0.1,
+    increment: Annotated[
+        float | None,
+        typer.Option(help="Step between fractions; must divide 1. By default 0.1, and the best row to the step."),
+    ] = None,
     quantile: Annotated[
         str, typer.Option(help="Share of the calls that stay within the budget, 0.5 to 0.99, or 'mean'.")
     ] = "0.95",
     maximize: Annotated[
         str | None,
-        typer.Option(help="What the best row has: 'agreement' (least predicted loss) or 'compute'; the best known."),
+        typer.Option(
+            help="What the best row has: agreement (least predicted loss), compute, or a measured metric: fid, is, "
+            "precision, recall, clip, accuracy; the best that is known."
+        ),
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="Take measured metrics from this plan; from the one at --out if it is of the same profile."),
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(help="Order of the denoisers: small-to-large, large-to-small, interleaved, decreasing, or any."),
+    ] = "small-to-large",
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Look beyond the table: the least predicted loss of all orders and switches."),
     ] = False,
+    steps: Annotated[
+        str | None, typer.Option(help="Choose among profiled numbers of steps as well: 10..50, 10,20 or any.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Choose among profiled samplers as well: ddim,dpm++ or any.")
+    ] = None,
+    accelerate: Annotated[
+        str | None, typer.Option(help="Choose among profiled accelerations as well: deepcache, none or any.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of the best rows to keep.")] = 1,
     out_file: Annotated[Path, typer.Option("--out", help="Where the plan goes.")] = Path("plan.yaml"),
     plot: Annotated[Path | None, typer.Option(help="Plot time against objective into this PNG file.")] = None,
@@ -58,14 +81,21 @@ def plan(
 ) -> None:
     """Choose which denoiser takes which steps, so that one call stays within the budget.
 
-    Every combination of fractions is enumerated into a lookup table, small denoisers first; the best row within the
-    budget is chosen, and the table is written to plan.yaml for `tstitch sample`.
+    Every combination of fractions is enumerated into a lookup table, small denoisers first unless --order says
+    otherwise; the best row within the budget is chosen, and the table is written to plan.yaml for `tstitch sample`.
+
+    With --steps, --scheduler or --accelerate, the profiles beside this one that were measured together with it
+    (`tstitch profile --steps 10,20,50`) are looked at as well, and the best setting is planned for.
     """
-    from tstitch_cli import documents, files
-    from tstitch_cli.objectives import named
+    from tstitch_cli import documents, files, measurements, siblings
+    from tstitch_cli.commands import plan_words
+    from tstitch_cli.joint import choose
+    from tstitch_cli.objectives import least_loss, named
     from tstitch_cli.plan import make_plan
     from tstitch_cli.profiles import find, newest
-    from tstitch_cli.quantities import parse_budget
+    from tstitch_cli.quantities import Quantity, parse_budget
+    from tstitch_cli.rivals import with_rivals
+    from tstitch_cli.siblings import Found
 
     asked = parse_budget(budget)
     bound = _quantile(quantile)
@@ -77,21 +107,56 @@ def plan(
     paths = [path.absolute().resolve() for path in (source, out_file, plot) if path is not None]
     if len(set(paths)) < len(paths):
         raise UsageError("the profile, --out and --plot must be different files", hint="name another file")
-    read = documents.read_profile(source)
-    made = make_plan(
-        read,
-        budget=asked,
-        quantile=bound,
-        increment=increment,
-        objective=objective,
-        top=top,
-        profile_path=_from(out_file, source),
-        digest=documents.digest(source),
-    )
-    if exact:
-        from tstitch_cli.exact_row import with_optimum
+    base = Found(source, documents.read_profile(source))
+    several = any(option is not None for option in (steps, scheduler, accelerate))
+    if several and (measured is not None or (objective is not None and objective is not least_loss)):
+        raise UsageError(
+            "settings are held against each other by predicted loss alone", hint="leave --maximize and --measured out"
+        )
+    if exact or several:
+        objective = objective or least_loss
+    earlier = None
+    if measured is not None:
+        earlier = measurements.named(measured, base.profile)
+    elif not several:
+        earlier = measurements.left_at(out_file, base.profile, documents.digest(source))
 
-        made = with_optimum(made, read)
+    def planned(found: Found, within: Quantity) -> Plan:
+        sought = None if found.profile.agreement is None and objective is least_loss else objective
+        made = make_plan(
+            found.profile,
+            budget=within,
+            quantile=bound,
+            increment=0.1 if increment is None else increment,
+            objective=sought,
+            top=top,
+            order=order,
+            measured=earlier,
+            profile_path=_from(out_file, found.path),
+            digest=documents.digest(found.path),
+        )
+        if increment is None:
+            from tstitch_cli.refined_row import with_refined
+
+            made = with_refined(made, found.profile, budget=within, objective=sought, order=order)
+        if exact:
+            from tstitch_cli.exact_row import with_optimum
+
+            made = with_optimum(made, found.profile)
+        return made
+
+    family = siblings.of(base)
+    if several:
+        fits = siblings.wanted(base.profile.setting, steps, scheduler, accelerate)
+        joint = choose([each for each in family if fits(each.profile.setting)], asked, bound, planned)
+        made, base = joint.plan, joint.winner
+        plan_words.compared(joint)
+    else:
+        made = planned(base, asked)
+    read, source = base.profile, base.path
+    made = with_rivals(made, base, family, lambda found: _from(out_file, found.path))
+    if earlier is not None and (gone := measurements.lost(earlier, made)):
+        talk.print(f"[yellow]{gone} measured rows of the earlier plan are not in this table, and are left out[/]")
     documents.write_plan(made, out_file, overwrite=overwrite)
     if plot is not None:
         from tstitch_cli.plots import pareto_png
@@ -112,6 +177,7 @@ def plan(
 
 def show(made: Plan) -> None:
     """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
+    from tstitch_cli.commands import plan_words
     from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.quantities import shown_s
 
@@ -119,7 +185,7 @@ def show(made: Plan) -> None:
     talk.print(
         f"{_safe(made.family)}: {_safe(made.setting.words)}; "
         f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
-        f"sought: {_safe(made.objective.replace('_', ' '))}"
+        f"sought: {plan_words.sought(made)}"
     )
     if spoken := embeddings_in_words(made):
         talk.print(spoken)
@@ -137,17 +203,20 @@ def show(made: Plan) -> None:
         times = f"{shown_s(row.time_s.within)} ({_bound(made)}), {times}"
     asked = f" ({_safe(made.budget.asked)})" if made.budget.asked.endswith(("%", "x", "×")) else ""
     talk.print(
-        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}: {times}; "
+        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}; "
         f"the budget is {shown_s(made.budget.seconds)}{asked}"
     )
-    if made.least_loss is not None and row.loss is not None:
+    if made.budget.margin:
         talk.print(
-            f"its predicted loss is {row.loss:.4f}; of all assignments of denoisers to steps within the budget, "
-            f"none has less than {made.least_loss:.4f}"
+            f"[yellow]the machine was unsteady while it was profiled, so a margin of {made.budget.margin:.0%} is kept: "
+            f"predictions may come to {shown_s(made.budget.plannable_s)}[/]"
         )
+    plan_words.sureness(made)
     for index in made.alternatives[1:]:
         other = made.rows[index]
-        talk.print(f"  or row {index}, {in_words(other)}: {shown_s(other.time_s.within)}")
+        how = f" ({other.order})" if other.order else ""
+        talk.print(f"  or row {index}, {in_words(other)}{how}: {shown_s(other.time_s.within)}")
+    plan_words.rivals(made)
     talk.print(
         "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
         "Loading and warm-up are not in it.[/]"
@@ -179,6 +248,9 @@ def _table(made: Plan) -> Table:
     from rich import box
     from rich.table import Table
 
+    from tstitch_cli.metrics import METRICS
+    from tstitch_cli.orders import SMALL_TO_LARGE
+
     names = [denoiser.name for denoiser in made.denoisers]
     rows = [made.rows[index] for index in _shown_rows(made)]
     most = max(row.compute for row in made.rows)
@@ -189,7 +261,10 @@ def _table(made: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     with_loss = all(row.loss is not None for row in rows)
     headings += ["loss"] if with_loss else []
-    for heading in (*headings, "compute", "fits", "Pareto"):
+    metrics = [name for name in METRICS if any(name in row.measured for row in rows)]
+    headings += metrics
+    ordered = any(row.order for row in rows)
+    for heading in (*headings, "compute", "fits", "Pareto", *["order"] * ordered):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, row in zip(_shown_rows(made), rows, strict=True):
         chosen = index == made.chosen
@@ -200,9 +275,10 @@ def _table(made: Plan) -> Table:
         cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
         cells += [seconds(row.time_s.within)] if other else []
         cells += [f"{row.loss:.3f}"] if with_loss else []
+        cells += [f"{row.measured[name].value:.4g}" if name in row.measured else "-" for name in metrics]
         cells.append(f"{row.compute / most:.0%}" if most else "-")
         fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
-        cells += [fits, "yes" if row.pareto else "no"]
+        cells += [fits, "yes" if row.pareto else "no", *[row.order or SMALL_TO_LARGE] * ordered]
         style = "bold green" if chosen else "cyan" if index in made.alternatives else "" if row.feasible else "dim"
         table.add_row(*cells, style=style)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import MAX_SEED, Profile, Setting
 
 if TYPE_CHECKING:
+    from tstitch_cli.denoisers import Family
+    from tstitch_cli.zoo.controls import Control
     from tstitch_cli.zoo.entry import Entry
 
 WIDTH = 160
@@ -30,8 +33,12 @@ def profile(
             help="Two or more, in any order: names of the zoo, hub ids or local diffusers folders.",
         ),
     ],
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; the family's own by default.", min=1)] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Sampler, such as ddim, pndm, dpm++, euler, heun, lcm.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Sampling steps, or several numbers: 10,20,50; the family's own by default.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Sampler, such as ddim, pndm, dpm++, euler, heun, lcm, or several: ddim,dpm++.")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 turns guidance off.", min=0.0)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a call.", min=1)] = None,
     size: Annotated[int | None, typer.Option(help="Side of the picture in pixels.", min=8)] = None,
@@ -55,8 +62,11 @@ def profile(
         str, typer.Option(help="Whose text encoder the prompts of a denoiser go through: the large one's, or its own.")
     ] = "large",
     accelerate: Annotated[
-        str | None,
-        typer.Option(help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome."),
+        list[str] | None,
+        typer.Option(
+            help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome; "
+            "given again, an alternative, of which `none` is one."
+        ),
     ] = None,
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep only the part whose turn it is in the device's memory.")
@@ -72,7 +82,11 @@ def profile(
         str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
     ] = "2min",
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="The profile; profiles/<device>-<family>-<setting>.yaml by default.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The profile; profiles/<device>-<denoisers>-<setting>.yaml by default. Of several, their folder.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing profile.")] = False,
     no_agreement: Annotated[
@@ -94,6 +108,9 @@ def profile(
     The calls that are timed are the ones that `sample` makes: all denoisers in turn, in randomised rounds, after a
     warm-up, until the times are known well enough. Stitched calls that nothing was fitted to are then run to check
     the prediction.
+
+    Of several numbers of steps, samplers or accelerations, every combination is profiled, each into a file of its own,
+    and how far each takes the largest denoiser off its course, for `tstitch plan --steps any` to choose among them.
     """
     if from_times:
         meaningless = {
@@ -103,7 +120,7 @@ def profile(
             "--frames": frames is not None,
             "--compile": compiled,
             "--embeddings": embeddings != "large",
-            "--accelerate": accelerate is not None,
+            "--accelerate": bool(accelerate),
             "--offload": offload,
             "--vram": vram is not None,
             "--offline": offline,
@@ -114,38 +131,42 @@ def profile(
                 f"--from-times measures nothing, so {', '.join(given)} mean nothing", hint="leave them out"
             )
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
-        _save(made, out_file, overwrite=overwrite)
+        save(made, out_file, overwrite=overwrite)
         return
     from tstitch_cli import accelerations, hub, residency
-    from tstitch_cli.quantities import parse_bytes, parse_duration, parse_share
+    from tstitch_cli.fetch_command import command_for
+    from tstitch_cli.hub_errors import advising
+    from tstitch_cli.quantities import parse_bytes, parse_counts, parse_duration, parse_share
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
     from tstitch_cli.zoo.tasks import frames as frames_of
 
     tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
-    if scheduler is not None:
-        known(scheduler)
+    samplers = [known(each.strip()) for each in scheduler.split(",")] if scheduler is not None else []
+    counts = parse_counts(steps, "--steps") if steps is not None else ()
+    cached = [accelerations.parse(each) if each.strip() != "none" else () for each in accelerate or []]
     if offline:
         hub.go_offline()
     zoo = Zoo.load()
-    entries = smallest_first([zoo.resolve(name) for name in names])
     own = {"large": None, "own": "own"}.get(embeddings, embeddings)
+    with advising(partial(command_for, names, dtype, control, own)):
+        entries = smallest_first(zoo.resolve_all(names))
     check(entries, own)
     from tstitch_cli.devices import resolve_device, resolve_dtype
 
     here = resolve_device(device)
     defaults = entries[-1].defaults
     setting = Setting(
-        steps=steps or defaults.steps,
-        scheduler=scheduler or defaults.scheduler,
+        steps=counts[0] if counts else defaults.steps,
+        scheduler=samplers[0] if samplers else defaults.scheduler,
         guidance=defaults.guidance if guidance is None else guidance,
         batch_size=batch_size or defaults.batch_size,
         size=size or defaults.size,
         dtype=resolve_dtype(dtype, defaults.dtype, here),
         device=here,
         embeddings=own,
-        accelerate=accelerations.parse(accelerate) if accelerate is not None else (),
+        accelerate=cached[0] if cached else (),
         offload=offload,
         strength=1.0 if inpaint and strength is None else strength,
         inpaint=inpaint,
@@ -153,14 +174,39 @@ def profile(
         frames=frames_of(entries[-1], frames),
         compiled=compiled,
     )
-    check_setting(entries, setting)
+    settings = [
+        replace(setting, steps=count, scheduler=sampler, accelerate=how)
+        for how in dict.fromkeys(cached or [()])
+        for sampler in dict.fromkeys(samplers or [setting.scheduler])
+        for count in counts or (setting.steps,)
+    ]
+    for each in settings:
+        check_setting(entries, each)
     if control is not None:
         zoo.control(control, entries)
     vram_bytes = None if vram is None else parse_bytes(vram)
     residency.check(setting, vram_bytes)
     if vram_bytes is not None:
-        setting = residency.before_loading(entries, setting, vram_bytes)
-    path = out_file or default_path(entries[-1].latent_space.name, setting, random_weights=random_weights)
+        settings = [residency.before_loading(entries, each, vram_bytes) for each in settings]
+    if len(settings) > 1:
+        from tstitch_cli.commands.profile_several import measure_several
+
+        measure_several(
+            entries,
+            settings,
+            seed,
+            tolerance_share,
+            most_s,
+            out_file,
+            agreement=not (no_agreement or random_weights),
+            overwrite=overwrite,
+            vram_bytes=vram_bytes,
+            random_weights=random_weights,
+        )
+        return
+    (setting,) = settings
+    of = [entry.name for entry in entries]
+    path = out_file or default_path(entries[-1].latent_space.name, of, setting, random_weights=random_weights)
     measure_and_save(
         entries,
         setting,
@@ -196,30 +242,38 @@ def measure_and_save(
     net = control_of(setting, entries)
     with steps_bar() as bar:
         if not random_weights:
-            with _mentioning_random_weights(entries):
+            with mentioning_random_weights(entries):
                 entries, net = fetch_missing(entries, setting.dtype, bar, net, setting.embeddings)
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli.clocks import clock_for
-        from tstitch_cli.denoisers import load
         from tstitch_cli.inputs import blank
         from tstitch_cli.profile import Effort, measure
-        from tstitch_cli.quantities import shown_bytes
-        from tstitch_cli.residency import load_within, peak_of
         from tstitch_cli.trajectory import Batch
 
-        loading = partial(load, control=net, random_weights=random_weights)
-        with _mentioning_random_weights(entries):
-            if vram_bytes is None:
-                family = loading(entries, setting)
-            else:
-                family, peak = load_within(entries, setting, vram_bytes, loading, peak_of)
-                how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
-                talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
+        family = loaded(entries, setting, net, vram_bytes, random_weights=random_weights)
         prompts = family.example_prompts(setting.batch_size)
         batch = Batch(prompts, tuple(range(setting.batch_size)), seed, given=blank(setting))
         made = measure(family, batch, clock_for(family.device), Effort(tolerance, max_time_s, agreement), progress=bar)
-    _save(made, path, overwrite=overwrite)
+    save(made, path, overwrite=overwrite)
     return made
+
+
+def loaded(
+    entries: list[Entry], setting: Setting, net: Control | None, vram_bytes: int | None, *, random_weights: bool
+) -> Family:
+    """Loads what was fetched, within `vram_bytes` where those are given, and says how that is done."""
+    from tstitch_cli.denoisers import load
+    from tstitch_cli.quantities import shown_bytes
+    from tstitch_cli.residency import load_within, peak_of
+
+    loading = partial(load, control=net, random_weights=random_weights)
+    with mentioning_random_weights(entries):
+        if vram_bytes is None:
+            return loading(entries, setting)
+        family, peak = load_within(entries, setting, vram_bytes, loading, peak_of)
+    how = "its parts in turn, --offload" if family.setting.offload else "all its parts resident"
+    talk.print(f"within {shown_bytes(vram_bytes)}: {how}, at most {shown_bytes(peak)}")
+    return family
 
 
 def smallest_first(entries: list[Entry]) -> list[Entry]:
@@ -229,16 +283,16 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.parameters or 0)
 
 
-def default_path(family: str, setting: Setting, *, random_weights: bool = False) -> Path:
+def default_path(family: str, denoisers: list[str], setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
     from tstitch_cli.profiles import file_name
 
-    path = Path("profiles") / file_name(family, setting)
+    path = Path("profiles") / file_name(family, denoisers, setting)
     return path.with_stem(f"{path.stem}-random") if random_weights else path
 
 
 @contextmanager
-def _mentioning_random_weights(entries: list[Entry]) -> Iterator[None]:
+def mentioning_random_weights(entries: list[Entry]) -> Iterator[None]:
     """Where weights are not to be had, says how to measure without them, if the zoo knows how to build them all."""
     from tstitch_cli.errors import BadFileError
 
@@ -253,7 +307,7 @@ def _mentioning_random_weights(entries: list[Entry]) -> Iterator[None]:
 
 def _import(
     pairs: list[str],
-    steps: int | None,
+    steps: str | None,
     scheduler: str | None,
     guidance: float | None,
     batch_size: int | None,
@@ -261,24 +315,28 @@ def _import(
     dtype: str | None,
 ) -> Profile:
     from tstitch_cli.imported import from_times
-    from tstitch_cli.quantities import parse_named_times
+    from tstitch_cli.quantities import parse_counts, parse_named_times
 
     if steps is None:
         raise UsageError("--from-times needs --steps", hint="how many steps did the given times take? --steps 100")
+    count, *others = parse_counts(steps, "--steps")
+    if others:
+        raise UsageError("times that are given are those of one number of steps", hint=f"--steps {count}")
     given = {"scheduler": scheduler, "guidance": guidance, "batch_size": batch_size, "size": size, "dtype": dtype}
     return from_times(
         parse_named_times(pairs),
-        steps=steps,
+        steps=count,
         **{k: v for k, v in given.items() if v is not None},  # type: ignore[arg-type]
     )
 
 
-def _save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
+def save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
+    """Writes and shows a profile, and says how to go on."""
     from rich.markup import escape
 
     from tstitch_cli.documents import write_profile
 
-    path = path or default_path(made.family, made.setting)
+    path = path or default_path(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
     write_profile(made, path, overwrite=overwrite)
     show(made)
     talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
@@ -305,6 +363,7 @@ def show(made: Profile) -> None:
 
     from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.costs import CostModel
+    from tstitch_cli.steadiness import margin
 
     setting = made.setting
     machine = f" ({made.fingerprint.device})" if made.fingerprint else ""
@@ -348,7 +407,12 @@ def show(made: Profile) -> None:
         + ("" if made.stopped == "tight" else " when the time was up (--max-time)")
     )
     if not made.steady:
-        talk.print("[yellow]the machine's speed drifted while measuring: close other programs and profile again[/]")
+        why = "; ".join(made.unsteady) or "its speed drifted"
+        talk.print(f"[yellow]the machine was unsteady while measuring: {escape(why)}[/]")
+        talk.print(
+            f"[yellow]plans from this profile keep a margin of {margin(made):.0%}; close other programs and profile "
+            "again for one without[/]"
+        )
     _show_agreement(made)
     for check in made.validation:
         predicted, measured = check.predicted_s, check.measured_s.mean
@@ -359,6 +423,8 @@ def show(made: Profile) -> None:
 
 def _show_agreement(made: Profile) -> None:
     """How near the denoisers are to the largest one, and which is not worth its time."""
+    from statistics import fmean, pstdev
+
     from rich.markup import escape
 
     from tstitch_cli.objectives import loss_of, not_worth_their_time
@@ -373,6 +439,12 @@ def _show_agreement(made: Profile) -> None:
         talk.print(
             f"agreement of {escape(name)} with {escape(made.agreement.largest)}, from the first step to the last: "
             f"{cosines}; predicted loss {loss.mean():.3f} ± {loss.std():.3f}"
+        )
+    if made.coarseness is not None:
+        reference, distance = made.coarseness.reference, made.coarseness.distance
+        talk.print(
+            f"coarseness: {escape(made.agreement.largest)} alone ends {fmean(distance):.3f} ± {pstdev(distance):.3f} "
+            f"from itself in {reference.steps} steps of {escape(reference.scheduler)}"
         )
     for dearer, cheaper in not_worth_their_time(made).items():
         talk.print(

@@ -209,6 +209,8 @@ def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
     """Predicted against actual, and by how much the budget was missed where it was."""
     from statistics import fmean
 
+    from tstitch_cli.drift import warning
+
     if not times:
         full = plan.setting.batch_size
         talk.print(f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them")
@@ -223,6 +225,8 @@ def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
     if missed:
         worst = max(missed) - plan.budget.seconds
         talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    if drifted := warning(row.time_s, times):
+        talk.print(f"[yellow]{drifted}[/]")
 
 
 def _sweep(

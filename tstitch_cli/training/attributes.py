@@ -7,19 +7,23 @@ from torch.nn import functional as F
 
 from tstitch_cli.attributes import HEADS, AttributeClassifier
 from tstitch_cli.training.captioned import Captioned
-from tstitch_cli.training.captions import NAMES, Scene
+from tstitch_cli.training.captions import NAMES
 from tstitch_cli.training.loop import Schedule
 
 LABEL_SMOOTHING = 0.05
 
 
 class AttributesRecipe:
-    """Cross-entropy with smoothed labels, summed over the attributes."""
+    """Cross-entropy with smoothed labels, summed over the attributes; every other picture is an inked one.
+
+    A judge must not know which combinations of garment and colour a generator is trained on, or it would hold every
+    other one for unlikely: `photos` and `inked` are to show all of them.
+    """
 
     name = "tiny-sd-classifier"
 
-    def __init__(self, pictures: Captioned, schedule: Schedule) -> None:
-        self.pictures, self.schedule, self.examples = pictures, schedule, len(pictures)
+    def __init__(self, photos: Captioned, inked: Captioned, schedule: Schedule) -> None:
+        self.photos, self.inked, self.schedule, self.examples = photos, inked, schedule, len(photos)
         torch.manual_seed(0)
         self.model = AttributeClassifier()
 
@@ -28,19 +32,23 @@ class AttributesRecipe:
 
     def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """See `Recipe`."""
-        logits = self.model(self.pictures.batch(indices))
-        wanted = answers([self.pictures.scene(i) for i in indices.tolist()])
+        some, others = indices[::2], indices[1::2]
+        logits = self.model(torch.cat([self.photos.batch(some), self.inked.batch(others)]))
+        both = [answers(self.photos, some), answers(self.inked, others)]
+        wanted = {name: torch.cat([each[name] for each in both]) for name in HEADS}
         losses = [F.cross_entropy(logits[name], wanted[name], label_smoothing=LABEL_SMOOTHING) for name in HEADS]
         return torch.stack(losses).sum()
 
 
-def answers(scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """The right answer (B,) to each attribute of HEADS."""
+def answers(pictures: Captioned, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The right answer (B,) to each attribute of HEADS for the pictures at `indices`."""
+    scenes = [pictures.scene(i) for i in indices.tolist()]
     return {
         "garment": torch.tensor([scene.garment for scene in scenes]),
         "colour": torch.tensor([NAMES.index(scene.colour) for scene in scenes]),
         "background": torch.tensor([NAMES.index(scene.background) for scene in scenes]),
         "count": torch.tensor([scene.count - 1 for scene in scenes]),
+        "style": torch.full((len(scenes),), int(pictures.inked)),
     }
 
 
@@ -50,7 +58,7 @@ def accuracy(model: AttributeClassifier, pictures: Captioned, count: int = 2000)
     right = dict.fromkeys(HEADS, 0.0)
     for indices in torch.arange(min(count, len(pictures))).split(200):
         logits = model(pictures.batch(indices))
-        wanted = answers([pictures.scene(i) for i in indices.tolist()])
+        wanted = answers(pictures, indices)
         for name in HEADS:
             right[name] += (logits[name].argmax(1) == wanted[name]).sum().item()
     return {name: round(hits / min(count, len(pictures)), 4) for name, hits in right.items()}

@@ -83,6 +83,12 @@ class AutoencoderRecipe:
 
     def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """See `Recipe`."""
+        return self.reconstructed(indices, draw)[2]
+
+    def reconstructed(
+        self, indices: torch.Tensor, draw: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pictures (B, C, H, W), what the autoencoder makes of them, and the loss."""
         x = self.pictures.batch(indices).to(memory_format=self.memory)
         noise = torch.randn(len(x), LATENT_CHANNELS, *(self.shape.latent_side,) * 2, generator=draw)
         y, mean, log_variance = self._both(x, noise)
@@ -91,7 +97,7 @@ class AutoencoderRecipe:
         with torch.no_grad():
             seen = self.judge.maps(x)
         perceptual = sum(F.mse_loss(a.float(), b.float()) for a, b in zip(self.judge.maps(y), seen, strict=True))
-        return F.l1_loss(y, x) + F.mse_loss(y, x) + PERCEPTUAL_WEIGHT * perceptual + KL_WEIGHT * kl
+        return x, y, F.l1_loss(y, x) + F.mse_loss(y, x) + PERCEPTUAL_WEIGHT * perceptual + KL_WEIGHT * kl
 
 
 def _start_almost_without_noise(model: AutoencoderKL) -> None:

@@ -8,14 +8,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tstitch_cli.training import fashion_mnist
+from tstitch_cli.training import fashion_mnist, ink
 from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, Scene
 from tstitch_cli.training.garments import SIDE, Placement, cut_out, ground, place, tint
 
 PAIRS = 0.3
 """Share of the pictures that show two garments."""
 OPEN = (fashion_mnist.CLASSES.index("sandal"), fashion_mnist.CLASSES.index("bag"))
-_SPLITS = {"train": 0, "test": 1}
+SEEN, UNSEEN, ALL = "seen", "unseen", "all"
+"""Combinations of garment and colour: those of training, those held out of it, and both."""
+_KEYS = {
+    ("train", SEEN): 0,
+    ("train", UNSEEN): 1,
+    ("test", SEEN): 2,
+    ("test", UNSEEN): 3,
+    ("train", ALL): 4,
+    ("test", ALL): 5,
+}
 _PALETTE = torch.tensor(list(COLOURS.values())) / 255.0
 
 
@@ -30,16 +39,23 @@ class _Plan:
 
 
 class Captioned:
-    """`count` pictures of a split; only those of "held-out" show the combinations that training never sees."""
+    """`count` pictures of a split, of some combinations of garment and colour, photographed or drawn in ink."""
 
-    def __init__(self, data: Path, split: str, count: int, *, held_out: bool = False) -> None:
-        """`split` is Fashion-MNIST's own: garments of "test" are in no training picture."""
+    def __init__(self, data: Path, split: str, count: int, *, combinations: str = SEEN, inked: bool = False) -> None:
+        """`split` is Fashion-MNIST's own: garments of "test" are in no training picture.
+
+        With `inked`, the same scenes in the same places are drawn in ink on paper.
+        """
         source = fashion_mnist.load(data, split)
         pad = fashion_mnist.PADDING
         self.grey = source.pixels[:, 0, pad:-pad, pad:-pad]
         self.labels = source.labels
-        self.count, self.held_out = count, held_out
-        self._key = _SPLITS[split] * 2 + held_out
+        self.count, self.inked = count, inked
+        self._key = _KEYS[split, combinations]
+        self._colours = [
+            [c for c in NAMES if combinations == ALL or ((garment, c) in HELD_OUT) == (combinations == UNSEEN)]
+            for garment in range(len(fashion_mnist.CLASSES))
+        ]
         self._by_class = [np.flatnonzero(self.labels.numpy() == c) for c in range(len(fashion_mnist.CLASSES))]
 
     def __len__(self) -> int:
@@ -58,7 +74,7 @@ class Captioned:
         first = int(draw.integers(len(self.labels)))
         garment = int(self.labels[first])
         second = int(draw.choice(self._by_class[garment]))
-        allowed = [c for c in NAMES if ((garment, c) in HELD_OUT) == self.held_out]
+        allowed = self._colours[garment]
         colour = allowed[int(draw.integers(len(allowed)))]
         others = [c for c in NAMES if c != colour]
         background = others[int(draw.integers(len(others)))]
@@ -82,14 +98,34 @@ class Captioned:
         wide = together[:, 0] > 1.2 * together[:, 1]
         pair = torch.tensor([scene.count == 2 for scene in scenes])
         opacity, tone = place(cutouts, _placement(size, pair[owner], wide[owner], second, jitter[owner]))
-        garment = tint(tone, colour[owner])
+        garment = self._garment(opacity, tone, colour[owner])
         front = second == 1
         shade = opacity[~front]
         shade[pair] = torch.maximum(shade[pair], opacity[front])
-        picture = ground(background, shade)
+        picture = ink.paper(background) if self.inked else ground(background, shade)
         picture = picture + opacity[~front] * (garment[~front] - picture)
         picture[pair] += opacity[front] * (garment[front] - picture[pair])
         return picture.clamp(0.0, 1.0) * 2.0 - 1.0
+
+    def _garment(self, opacity: torch.Tensor, tone: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        """What is seen of each garment where it is opaque."""
+        return ink.outlined(ink.wash(tone, colour), opacity, tone) if self.inked else tint(tone, colour)
+
+
+class BothStyles:
+    """Photographed pictures, then as many inked ones, for what must know both."""
+
+    def __init__(self, photos: Captioned, inked: Captioned) -> None:
+        self.photos, self.inked = photos, inked
+
+    def __len__(self) -> int:
+        return len(self.photos) + len(self.inked)
+
+    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+        """See `Captioned.batch`; photographs come first."""
+        inked = indices >= len(self.photos)
+        some, others = indices[~inked], indices[inked] - len(self.photos)
+        return torch.cat([each.batch(i) for each, i in ((self.photos, some), (self.inked, others)) if len(i)])
 
 
 def _placement(

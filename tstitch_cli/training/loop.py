@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,10 +90,11 @@ def train(
     """Trains `recipe.model`, going on from `checkpoint` where it exists, and returns the averaged model.
 
     Batch i is drawn from (seed, i) alone, so a run that was cut and resumed sees the same batches as one that
-    was not. `fast` runs the loss through torch.compile (needs a C++ compiler) and bfloat16 autocast.
+    was not. `fast` is bfloat16 autocast.
     """
     plan = recipe.schedule
     model, averaged = recipe.model, deepcopy(recipe.model).requires_grad_(False)
+    device = next(model.parameters()).device.type
     optimizer = torch.optim.AdamW(
         model.parameters(), plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
     )
@@ -116,13 +117,13 @@ def train(
             },
         )
 
-    with _attention_for_short_sequences():
+    with _attention_for_short_sequences() if device == "cpu" else nullcontext():
         while done < plan.batches:
             draw = torch.Generator().manual_seed((seed << 32) + done)
             indices = torch.randint(recipe.examples, (plan.batch_size,), generator=draw)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(done)
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            with torch.autocast(device, torch.bfloat16, enabled=fast):
                 loss = recipe.loss(indices, draw)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -163,7 +164,7 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
 def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     if not path.exists():
         return {"done": 0, "seconds": 0.0, "losses": []}
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])

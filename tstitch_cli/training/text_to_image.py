@@ -96,11 +96,11 @@ class CaptionTable:
         """By which `draw` knows `scene`."""
         return self._scenes[scene]
 
-    def draw(self, scenes: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    def draw(self, scenes: torch.Tensor, draw: torch.Generator, dropout: float = CAPTION_DROPOUT) -> torch.Tensor:
         """One wording each of `scenes` (B,), as token numbers (B, LENGTH); some are dropped for guidance."""
         which = (torch.rand(len(scenes), generator=draw) * self.count[scenes]).long()
         chosen = self.tokens[self.first[scenes] + which]
-        dropped = torch.rand(len(scenes), 1, generator=draw) < CAPTION_DROPOUT
+        dropped = torch.rand(len(scenes), 1, generator=draw) < dropout
         return torch.where(dropped, self.empty, chosen)
 
     @staticmethod
@@ -129,13 +129,17 @@ class Noised:
 
     def draw(self, indices: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
         """x_t (B, 4, 8, 8), t (B,), token numbers (B, LENGTH) and the noise in x_t."""
-        mean, std = self.examples.latents["mean"][indices], self.examples.latents["std"][indices]
-        x0 = mean + std * torch.randn(mean.shape, generator=draw)
+        x0 = self.latents(indices, draw)
         noise = torch.randn(x0.shape, generator=draw)
         t = torch.randint(len(self.alphas_cumprod), (len(x0),), generator=draw)
         tokens = self.examples.table.draw(self.examples.scenes[indices], draw)
         alpha_bar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * noise, t, tokens, noise
+
+    def latents(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """Latents (B, 4, 8, 8) of the pictures at `indices`, drawn as the autoencoder encodes them."""
+        mean, std = self.examples.latents["mean"][indices], self.examples.latents["std"][indices]
+        return mean + std * torch.randn(mean.shape, generator=draw)
 
 
 class TextToImage(nn.Module):
@@ -178,4 +182,26 @@ class TextToImageRecipe:
         """See `Recipe`."""
         x_t, t, tokens, noise = self.noised.draw(indices, draw)
         predicted = self.model(x_t.contiguous(memory_format=torch.channels_last), t, tokens)
+        return (predicted.float() - noise).square().mean()
+
+
+class FinetuneRecipe:
+    """The same error on other pictures, from a trained U-Net on; its text encoder stays as it is."""
+
+    def __init__(self, name: str, schedule: Schedule, examples: Examples, start: TextToImage) -> None:
+        self.name, self.schedule, self.examples = name, schedule, len(examples.scenes)
+        self.noised = Noised(examples)
+        self.encoder = start.encoder.eval().requires_grad_(False)
+        self.model = start.unet
+
+    def compile(self) -> None:
+        """See `Recipe`."""
+        compile_blocks(self.model)
+
+    def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """See `Recipe`."""
+        x_t, t, tokens, noise = self.noised.draw(indices, draw)
+        with torch.no_grad():
+            text = self.encoder(tokens).last_hidden_state
+        predicted = self.model(x_t.contiguous(memory_format=torch.channels_last), t, text, return_dict=False)[0]
         return (predicted.float() - noise).square().mean()

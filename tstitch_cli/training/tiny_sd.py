@@ -12,21 +12,34 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tstitch_cli.attributes import AttributeClassifier
 from tstitch_cli.images import contact_sheet, save_sheet
+from tstitch_cli.training.adversarial import SharpeningRecipe
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
-from tstitch_cli.training.captioned import Captioned
+from tstitch_cli.training.captioned import ALL, BothStyles, Captioned
 from tstitch_cli.training.captions import vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
-from tstitch_cli.training.loop import Progress, Schedule
-from tstitch_cli.training.text_to_image import NOISE, CaptionTable, Examples, TextToImage, TextToImageRecipe, UNetShape
+from tstitch_cli.training.latent_consistency import ConsistencyRecipe
+from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule
+from tstitch_cli.training.text_to_image import (
+    NOISE,
+    CaptionTable,
+    Examples,
+    FinetuneRecipe,
+    TextToImage,
+    TextToImageRecipe,
+    UNetShape,
+)
 from tstitch_cli.training.vocabulary import write_tokenizer
 from tstitch_cli.training.workshop import Workshop, half, shortened
 
 PICTURES = 60_000
+INKED = 600
+"""Drawings that the stylised model is finetuned on: few, as of a style that somebody drew by hand."""
 AUTOENCODER = Shape(channels=3, side=SIDE, widths=(16, 32, 64, 96), groups=8)
 LARGE = "tiny-sd"
 SHAPES = {
@@ -39,11 +52,17 @@ SCHEDULES = {
         batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
     ),
     "tiny-sd-autoencoder": Schedule(
-        batches=5000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+        batches=6000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+    ),
+    "tiny-sd-sharper": Schedule(
+        batches=4000, batch_size=32, learning_rate=3e-4, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
     "tiny-sd": Schedule(batches=8000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
     "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-small": Schedule(batches=5000, batch_size=128, learning_rate=1e-3, hold=0.5),
+    "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
+    "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),
+    "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
 }
 
 
@@ -64,32 +83,64 @@ class TinySD:
                 self._classifier(progress(part))
             elif part == "tiny-sd-autoencoder":
                 self._autoencoder(progress(part))
+            elif part == "tiny-sd-sharper":
+                self._sharper(progress(part))
             elif part == LARGE:
                 self._large(progress(part))
+            elif part == "tiny-sd-ink":
+                self._inked(part, progress(part))
+            elif part.endswith("-lcm"):
+                self._few_steps(part, progress(part))
             else:
                 self._distilled(part, progress(part))
 
     def _classifier(self, progress: Progress) -> None:
-        recipe = AttributesRecipe(self.pictures, self.schedules["tiny-sd-classifier"])
+        photos, inked = (
+            Captioned(self.data, "train", len(self.pictures), combinations=ALL, inked=style) for style in (False, True)
+        )
+        recipe = AttributesRecipe(photos, inked, self.schedules["tiny-sd-classifier"])
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, AttributeClassifier)
         folder = self.shop.folder("classifier")
         save_file(half(model), folder / "model.safetensors")
-        self.shop.write(folder, record, test_accuracy=accuracy(model, self._test()))
+        count = min(2000, len(self.pictures))
+        test = {
+            style: accuracy(model, Captioned(self.data, "test", count, combinations=ALL, inked=style == "ink"))
+            for style in ("photo", "ink")
+        }
+        self.shop.write(folder, record, test_accuracy=test)
 
     def _autoencoder(self, progress: Progress) -> None:
+        model, record = self.shop.run(self._plain_autoencoder(), progress)
+        assert isinstance(model, AutoencoderKL)
+        self._keep_autoencoder(model, record)
+
+    def _sharper(self, progress: Progress) -> None:
+        plain = self._plain_autoencoder()
+        plain.model.load_state_dict(self.autoencoder().state_dict())
+        recipe = SharpeningRecipe("tiny-sd-sharper", plain, self.schedules["tiny-sd-sharper"])
+        before = self.shop.record("vae")
+        model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, nn.ModuleDict)
+        found = model["autoencoder"]
+        assert isinstance(found, AutoencoderKL)
+        self._keep_autoencoder(found, record, before=before)
+
+    def _plain_autoencoder(self) -> AutoencoderRecipe:
+        inked = Captioned(self.data, "train", len(self.pictures), inked=True)
         # Unlike the other family's, this one is faster with the features outermost.
         recipe = AutoencoderRecipe(
-            self.pictures,
+            BothStyles(self.pictures, inked),
             self.classifier(),
             self.schedules["tiny-sd-autoencoder"],
             AUTOENCODER,
             torch.contiguous_format,
         )
         recipe.name = "tiny-sd-autoencoder"
-        model, record = self.shop.run(recipe, progress)
-        assert isinstance(model, AutoencoderKL)
-        test = self._test()
+        return recipe
+
+    def _keep_autoencoder(self, model: AutoencoderKL, record: Record, **more: Any) -> None:
+        """Puts the autoencoder in its folder, with the latents' scale, and drops the latents of an earlier one."""
         with torch.no_grad():
             sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
         scale = scale_of(sample)
@@ -98,11 +149,12 @@ class TinySD:
         model.to(torch.float16).save_pretrained(folder)
         self._write_pipeline()
         self.shop.forget("tiny-sd-latents")
+        test = self._test()
         shown = test.batch(torch.arange(min(500, len(test))))
         with torch.no_grad():
             shipped = self.autoencoder()
             error = (shipped.decode(shipped.encode(shown).latent_dist.mode()).sample - shown).square().mean()
-        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale)
+        self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale, **more)
 
     def _large(self, progress: Progress) -> None:
         recipe = TextToImageRecipe(LARGE, SHAPES[LARGE], self.schedules[LARGE], self._examples())
@@ -114,17 +166,31 @@ class TinySD:
         self.shop.write(folder.parent, record, shape=_plain(SHAPES[LARGE]))
 
     def _distilled(self, name: str, progress: Progress) -> None:
-        recipe = DistillationRecipe(name, SHAPES[name], self.schedules[name], self._examples(), self._whole())
-        model, record = self.shop.run(recipe, progress)
-        folder = self.shop.folder(f"{name}/unet")
-        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
-        self.shop.write(folder.parent, record, shape=_plain(SHAPES[name]), distilled_from=LARGE)
+        recipe = DistillationRecipe(name, SHAPES[name], self.schedules[name], self._examples(), self._trained(LARGE))
+        self._unet(recipe, progress, shape=_plain(SHAPES[name]), distilled_from=LARGE)
 
-    def _whole(self) -> TextToImage:
-        """The trained large U-Net with its text encoder, in float32."""
+    def _inked(self, name: str, progress: Progress) -> None:
+        drawings = Captioned(self.data, "train", min(INKED, len(self.pictures)), inked=True)
+        recipe = FinetuneRecipe(name, self.schedules[name], self._examples_of(drawings), self._trained(LARGE))
+        self._unet(recipe, progress, finetuned_from=LARGE, drawings=len(drawings))
+
+    def _few_steps(self, name: str, progress: Progress) -> None:
+        teacher = name.removesuffix("-lcm")
+        recipe = ConsistencyRecipe(name, self.schedules[name], self._examples(), self._trained(teacher))
+        self._unet(recipe, progress, distilled_from=teacher)
+
+    def _unet(self, recipe: Recipe, progress: Progress, **facts: Any) -> None:
+        """Trains a U-Net by `recipe` and puts it in its folder."""
+        model, record = self.shop.run(recipe, progress)
+        folder = self.shop.folder(f"{recipe.name}/unet")
+        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        self.shop.write(folder.parent, record, **facts)
+
+    def _trained(self, name: str) -> TextToImage:
+        """A trained U-Net with the text encoder, in float32."""
         from transformers import CLIPTextModel
 
-        unet = UNet2DConditionModel.from_pretrained(self.shop.out / LARGE / "unet", torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(self.shop.out / name / "unet", torch_dtype=torch.float32)
         encoder = CLIPTextModel.from_pretrained(self.shop.out / "text_encoder", dtype=torch.float32)
         return TextToImage(unet.to(memory_format=torch.channels_last), encoder)
 
@@ -168,19 +234,24 @@ class TinySD:
         """Scaled latents of every picture, made once from the shipped autoencoder, with what the pictures show."""
         latents = self.shop.kept("tiny-sd-latents")
         if latents is None:
-            model = self.autoencoder()
-            scale = model.config.scaling_factor
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.shop.fast):
-                found = encode_all(model, self.pictures, batch_size=100)
-            latents = {k: v.float() * scale for k, v in found.items()}
+            latents = self._latents_of(self.pictures)
             self.shop.keep(latents, "tiny-sd-latents")
+        return self._examples_of(self.pictures, latents)
+
+    def _examples_of(self, pictures: Captioned, latents: dict[str, torch.Tensor] | None = None) -> Examples:
         table = CaptionTable(self._tokenizer())
-        scenes = torch.tensor([table.number_of(self.pictures.scene(i)) for i in range(len(self.pictures))])
-        return Examples(latents, scenes, table)
+        scenes = torch.tensor([table.number_of(pictures.scene(i)) for i in range(len(pictures))])
+        return Examples(latents or self._latents_of(pictures), scenes, table)
+
+    def _latents_of(self, pictures: Captioned) -> dict[str, torch.Tensor]:
+        model = self.autoencoder()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.shop.fast):
+            found = encode_all(model, pictures, batch_size=100)
+        return {name: tensor.float() * model.config.scaling_factor for name, tensor in found.items()}
 
     def folder_of(self, part: str) -> Path:
         """Where the weights of `part` go."""
-        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae"}
+        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae", "tiny-sd-sharper": "vae"}
         return self.shop.out / names.get(part, part)
 
 

@@ -52,6 +52,11 @@ class Workshop:
         facts["schedule"]["betas"] = list(facts["schedule"]["betas"])
         (folder / "training.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None))
 
+    def record(self, part: str) -> dict[str, Any]:
+        """What `write` wrote beside the weights of `part`."""
+        found: dict[str, Any] = yaml.safe_load((self.out / part / "training.yaml").read_text())
+        return found
+
     def keep(self, tensors: dict[str, torch.Tensor], name: str) -> None:
         """Keeps `tensors` in `work`, whole or not at all."""
         path = self.work / f"{name}.safetensors"

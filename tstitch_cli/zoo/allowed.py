@@ -19,6 +19,7 @@ _MODELS = {
     "diffusers": {
         "AutoencoderDC",
         "AutoencoderKL",
+        "AutoencoderKLCogVideoX",
         "AutoencoderKLWan",
         "VQModel",
     },

@@ -42,6 +42,9 @@ class Noise:
     """The output carries a variance as well: twice the channels."""
     zero_terminal_snr: bool = False
     """The betas are rescaled so that the last training step is pure noise (Lin et al., 2023)."""
+    snr_shift: float | None = None
+    """Before that, the signal-to-noise ratio of every step is divided by it (Esser et al., 2024, section 5.3.2; as
+    CogVideoX does, arXiv 2408.06072); None where the schedule knows no such shift."""
 
 
 @dataclass(frozen=True)

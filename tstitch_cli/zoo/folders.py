@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tstitch_cli import hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS, SHIFTING_SCHEDULERS
 from tstitch_cli.zoo import allowed
 from tstitch_cli.zoo.allowed import OWN_DENOISERS
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
@@ -39,7 +39,7 @@ _UNET = ("UNet2DConditionModel",)
 _PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
 _DIT = ("DiTTransformer2DModel", "Transformer2DModel", "OriginalDiT", "UViTModel")
 _SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
-_WAN = ("WanTransformer3DModel",)
+_COGVIDEOX, _WAN = ("CogVideoXTransformer3DModel",), ("WanTransformer3DModel",)
 _PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
 _KINDS = {
     "StableDiffusionPipeline": _Kind(
@@ -64,13 +64,16 @@ _KINDS = {
     "SanaPipeline": _Kind(
         "transformer", _SANA, "caption_channels", Defaults(20, "flow-dpm++", 4.5, 1024, 1, "bfloat16")
     ),
+    "CogVideoXPipeline": _Kind(
+        "transformer", _COGVIDEOX, "text_embed_dim", Defaults(50, "cogvideox-ddim", 6.0, 480, 1, "bfloat16")
+    ),
     "WanPipeline": _Kind("transformer", _WAN, "text_dim", Defaults(50, "flow-unipc", 5.0, 480, 1, "bfloat16")),
 }
 PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
 DENOISERS = frozenset({*OWN_DENOISERS, *(name for kind in _KINDS.values() for name in kind.classes)})
 """The classes of their denoisers; no other class is ever made of a denoiser's config."""
-_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLWan", "VQModel")
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderDC", "AutoencoderKLWan", "VQModel")
 _SERVED_BY = {"DiTPipeline": "ClassConditionalPipeline"}
 """Pipelines that tstitch's own stands in for, so that all class-conditional denoisers can be stitched in one."""
 _PREDICTIONS: dict[str, Prediction] = {
@@ -292,7 +295,12 @@ def _noise(scheduler: _Config, component: _Config, channels: int) -> Noise:
         train_steps=steps,
         learned_variance=component.values.get("out_channels") == 2 * channels,
         zero_terminal_snr=scheduler.values.get("rescale_betas_zero_snr") is True,
+        snr_shift=scheduler.number("snr_shift_scale", 3.0) if _shifts(scheduler) else None,
     )
+
+
+def _shifts(scheduler: _Config) -> bool:
+    return scheduler.text("_class_name") in {SCHEDULERS[name][0] for name in SHIFTING_SCHEDULERS}
 
 
 def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioning:

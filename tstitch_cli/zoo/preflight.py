@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tstitch_cli import accelerations, residency
 from tstitch_cli.errors import UsageError
-from tstitch_cli.schedulers import FLOW_SCHEDULERS, fits, known
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, SHIFTING_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace
 from tstitch_cli.zoo.tasks import check_task
@@ -71,8 +71,10 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
         )
     if not any(fits(setting.scheduler, entry.noise) for entry in entries):
         raise UsageError(
-            f"the scheduler {setting.scheduler} does not fit {host.name}, which predicts {host.noise.prediction}",
-            hint=f"{', '.join(FLOW_SCHEDULERS)} is for flow matching, the others are not",
+            f"the scheduler {setting.scheduler} does not fit {host.name}, which predicts {host.noise.prediction}"
+            + ("" if host.noise.snr_shift is None else " with shifted signal-to-noise ratios"),
+            hint=f"{', '.join(FLOW_SCHEDULERS)} are for flow matching, {' and '.join(SHIFTING_SCHEDULERS)} for "
+            "CogVideoX, the others for neither",
         )
     if host.conditioning.kind == "class" and setting.size != host.defaults.size:
         raise UsageError(

@@ -12,10 +12,11 @@ from typing import Literal, TypeVar
 
 from tstitch_cli import documents, hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.hub_errors import all_of
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser, Setting
 from tstitch_cli.yaml_nodes import Place
-from tstitch_cli.zoo import allowed, architectures, controls, converted, folders, needed
+from tstitch_cli.zoo import allowed, architectures, controls, converted, finetuned, folders, needed
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Conditioning, Defaults, Entry, LatentSpace, Noise, largest
@@ -89,12 +90,15 @@ class Zoo:
 
     @classmethod
     def load(cls) -> Zoo:
-        """The shipped entries and the user's, which take the place of shipped ones of the same name.
+        """The shipped entries, what was finetuned, and the user's, which take the place of others of the same name.
 
         Raises:
             BadFileError: the user's zoo file cannot be read, or is not what it should be.
         """
         families, entries, named = _shipped()
+        for path in finetuned.zoo_files():
+            made = _read(path, families, entries)
+            entries |= _entries(made, made.families, entries, path)
         own = user_file()
         if own is None:
             return cls(entries, controls=named)
@@ -138,6 +142,10 @@ class Zoo:
             f"there is no denoiser {name!r}, and no folder or hub id either",
             hint=(f"did you mean {' or '.join(near)}? " if near else "") + "`tstitch zoo` lists them",
         )
+
+    def resolve_all(self, names: Sequence[str]) -> list[Entry]:
+        """The entries for `names`; raises what `resolve` raises, and once for all that may not be fetched."""
+        return all_of(names, self.resolve)
 
     def planned(self, denoiser: PlannedDenoiser) -> Entry:
         """The entry that a profile, plan or picture refers to: under its name there, at its source and revision.

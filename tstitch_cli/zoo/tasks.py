@@ -13,8 +13,8 @@ FROM_PICTURES = (
     "FluxPipeline",
 )
 """Pipelines of which diffusers has an image-to-image and an inpainting form."""
-VIDEO = {"WanPipeline": (81, 4)}
-"""Pipeline -> frames unless told otherwise, and how many frames one frame of its latents stands for."""
+VIDEO = {"CogVideoXPipeline": (49, 8), "WanPipeline": (81, 4)}
+"""Pipeline -> frames unless told otherwise, and of how many there may be a multiple, besides the first."""
 _NOISED = ("flow-euler", "flow-heun")
 """The flow schedulers that can noise a picture."""
 _FLUX = ("flow-euler", "flow-unipc")

@@ -1,0 +1,250 @@
+"""`tstitch evaluate` as it is typed, on the bundled family: what it writes, keeps, refuses, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests import builders
+from tstitch_cli import documents, provenance
+from tstitch_cli.app import app
+from tstitch_cli.components import digest_of
+from tstitch_cli.plan import make_plan
+from tstitch_cli.quantities import parse_budget
+from tstitch_cli.schema import RANDOM_WEIGHTS, Fingerprint, Plan, Setting
+from tstitch_cli.zoo.registry import Zoo
+
+NAMES = ("fashion-s", "fashion-b")
+COUNT = ("--count", "20")
+
+
+def plan_of(names: tuple[str, ...] = NAMES, **setting: object) -> Plan:
+    """A plan for some of the bundled family, four steps, five rows."""
+    profile = builders.measured(4, (0.01, 0.03))
+    entries = [Zoo.shipped().entries[name] for name in names]
+    denoisers = tuple(
+        replace(denoiser, name=entry.name, source=entry.source)
+        for denoiser, entry in zip(profile.denoisers, entries, strict=True)
+    )
+    given = replace(Setting(4, "ddim", 1.25, 2, 32, "float32", "cpu"), **setting)  # type: ignore[arg-type]
+    marks = Fingerprint("cpu", "none", "2", "0", 1, {entry.name: digest_of(entry) for entry in entries})
+    profile = replace(profile, family="fashion", denoisers=denoisers, setting=given, fingerprint=marks, validation=())
+    return make_plan(profile, budget=parse_budget("60%"), increment=0.25, profile_path="profiles/x.yaml", digest="0")
+
+
+@pytest.fixture
+def plan(here: Path) -> Plan:
+    """Written to plan.yaml in the current folder."""
+    made = plan_of()
+    documents.write_plan(made, here / "plan.yaml", overwrite=False)
+    return made
+
+
+def evaluate(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, ("evaluate", "--work", "work", *arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+def test_the_measured_columns_are_filled_and_nothing_else(plan: Plan, here: Path) -> None:
+    result = evaluate(*COUNT, "--rows", "0,2-3")
+    assert result.exit_code == 0, result.output
+    filled = documents.read_plan(here / "plan.yaml")
+    assert [sorted(row.measured) for row in filled.rows] == [
+        ["accuracy", "fid", "is", "precision", "recall"] if number in (0, 2, 3) else [] for number in range(5)
+    ]
+    assert filled.evaluation is not None
+    assert (filled.evaluation.features, filled.evaluation.pictures, filled.evaluation.seed) == ("fashion", 20, 1)
+    stripped = tuple(replace(row, measured={}) for row in filled.rows)
+    assert replace(filled, rows=stripped, evaluation=None) == plan
+    assert "fid ↓" in result.stdout
+    assert "±" in result.stdout
+    assert "were shared between rows" in result.stderr
+    # The rest in the same way, and one metric again: nothing is drawn twice, and what is there stays.
+    more = evaluate(*COUNT, "--rows", "1,3", "--metrics", "fid", "--json")
+    assert more.exit_code == 0, more.output
+    assert "20 pictures drawn" in more.stderr
+    printed = json.loads(more.stdout)
+    assert sorted(printed["rows"][1]["measured"]) == ["fid"]
+    again = documents.read_plan(here / "plan.yaml")
+    assert [again.rows[n].measured for n in (0, 2, 3)] == [filled.rows[n].measured for n in (0, 2, 3)]
+
+
+def test_what_was_measured_in_another_way_is_not_mixed(plan: Plan, here: Path) -> None:
+    assert evaluate(*COUNT, "--rows", "0,1", "--metrics", "accuracy").exit_code == 0
+    before = (here / "plan.yaml").read_bytes()
+    refused = evaluate("--count", "22", "--rows", "1", "--metrics", "accuracy")
+    assert refused.exit_code == 2
+    assert "rows 0 were measured in another way" in refused.stderr
+    assert (here / "plan.yaml").read_bytes() == before
+    assert evaluate("--count", "22", "--rows", "1", "--metrics", "accuracy", "--remeasure").exit_code == 0
+    now = documents.read_plan(here / "plan.yaml")
+    assert [bool(row.measured) for row in now.rows] == [False, True, False, False, False]
+    assert evaluate(*COUNT, "--rows", "0,1", "--metrics", "accuracy").exit_code == 0
+
+
+def test_pictures_are_kept_with_how_they_were_made(plan: Plan, here: Path) -> None:
+    assert evaluate(*COUNT, "--rows", "chosen", "--metrics", "accuracy").exit_code == 0
+    # Though it is known how good they are, they are drawn again to be kept.
+    kept = evaluate(*COUNT, "--rows", "chosen", "--metrics", "accuracy", "--keep", "kept", "--batch-size", "20")
+    assert kept.exit_code == 0, kept.output
+    found = sorted((here / "kept" / f"row-{plan.chosen:03d}").glob("*.png"))
+    assert len(found) == 20
+    made = provenance.read(found[13])
+    assert (made.prompt, made.index, made.seed, made.batch_size) == ("3", 13, 1, 20)
+    assert made.allocation == plan.rows[plan.chosen].allocation
+    assert CliRunner().invoke(app, ["show", str(found[0])]).exit_code == 0
+    contents = [path.read_bytes() for path in found]
+    found[4].unlink()
+    assert evaluate(*COUNT, "--rows", "chosen", "--metrics", "accuracy", "--keep", "kept").exit_code == 0
+    assert [path.read_bytes() for path in found] == contents
+    other = evaluate(
+        *COUNT, "--rows", "chosen", "--metrics", "accuracy", "--keep", "kept", "--seed", "5", "--remeasure"
+    )
+    assert other.exit_code == 3
+    assert "is another picture" in other.stderr
+
+
+def test_a_reference_of_ones_own_pictures(plan: Plan, here: Path) -> None:
+    assert evaluate(*COUNT, "--rows", "4", "--metrics", "fid", "--keep", "kept").exit_code == 0
+    other = evaluate(*COUNT, "--rows", "4", "--reference", "kept/row-004")
+    assert other.exit_code == 0, other.output
+    measured = documents.read_plan(here / "plan.yaml").rows[4].measured
+    # Against themselves, pictures are no distance away, and all lie among each other.
+    assert measured["fid"].value == pytest.approx(0.0, abs=1e-3)
+    assert (measured["precision"].value, measured["recall"].value) == (1.0, 1.0)
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_numbers(plan: Plan, here: Path) -> None:
+    given = ("--count", "40", "--batch-size", "20", "--rows", "0,1,3")
+    assert evaluate(*given, "--work", "whole").exit_code == 0
+    whole = documents.read_plan(here / "plan.yaml")
+    documents.write_plan(plan, here / "plan.yaml", overwrite=True)
+    untouched = (here / "plan.yaml").read_bytes()
+    command = [sys.executable, "-m", "tstitch_cli.app", "evaluate", *given, "--work", "cut"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((here / "cut").glob("*.npz"))) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (here / "plan.yaml").read_bytes() == untouched
+    finished = len(list((here / "cut").glob("*.npz")))
+    again = evaluate(*given, "--work", "cut")
+    assert again.exit_code == 0, again.output
+    assert f"{(6 - finished) * 20} pictures drawn" in again.stderr
+    assert documents.read_plan(here / "plan.yaml") == whole
+
+
+def test_interrupted_it_says_how_to_go_on(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tstitch_cli.drawing import Drawing
+
+    def interrupted(self: Drawing) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Drawing, "draw", interrupted)
+    monkeypatch.setattr(sys, "argv", ["tstitch", "evaluate", "--plan", "my plan.yaml"])
+    result = evaluate(*COUNT)
+    assert result.exit_code == 130
+    assert "kept in work" in result.stderr
+    assert "tstitch evaluate --plan 'my plan.yaml'" in result.stderr
+
+
+def test_a_plan_that_changed_meanwhile_is_not_written_over(
+    plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tstitch_cli.drawing import Drawing
+
+    draw, other = Drawing.draw, replace(plan, objective="other")
+
+    def meanwhile(self: Drawing) -> tuple[int, int, int]:
+        documents.write_plan(other, here / "plan.yaml", overwrite=True)
+        return draw(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "draw", meanwhile)
+        result = evaluate(*COUNT, "--rows", "0", "--metrics", "accuracy")
+    assert result.exit_code == 5
+    assert "changed" in result.stderr
+    assert documents.read_plan(here / "plan.yaml") == other
+    assert "pictures drawn" not in evaluate(*COUNT, "--rows", "0", "--metrics", "accuracy").stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "what"),
+    [
+        (("--rows", "9"), 2, "rows are 0 to 4"),
+        (("--rows", "best"), 2, "are no rows"),
+        (("--rows", "2-1"), 2, "no rows 2-1"),
+        (("--metrics", "fid,beauty"), 2, "'beauty' is no metric"),
+        (("--metrics", "clip"), 2, "cannot be measured"),
+        (("--features", "resnet"), 2, "no features called"),
+        (("--features", "inception"), 3, "curl -fL"),
+        (("--count", "7"), 2, "too few"),
+        (("--reference", "nowhere"), 3, "no such file or folder"),
+        (("--plan", "nowhere.yaml"), 3, "no such file"),
+        (("--prompts-file", "words.txt"), 2, "no class"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], status: int, what: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(here / "torch"))
+    (here / "words.txt").write_text("a unicorn\n")
+    before = (here / "plan.yaml").read_bytes()
+    result = evaluate(*COUNT, *given)
+    assert result.exit_code == status, result.output
+    assert what in result.stderr
+    assert (here / "plan.yaml").read_bytes() == before
+
+
+def test_plans_that_cannot_be_drawn_are_refused(plan: Plan, here: Path) -> None:
+    assert plan.fingerprint is not None
+    marks = plan.fingerprint
+    others = {
+        "random weights": replace(plan, fingerprint=replace(marks, weights=dict.fromkeys(NAMES, RANDOM_WEIGHTS))),
+        "weights of fashion-s were": replace(
+            plan, fingerprint=replace(marks, weights=marks.weights | {"fashion-s": "0" * 16})
+        ),
+        "only a name with a time": replace(
+            plan, denoisers=tuple(replace(each, source="") for each in plan.denoisers), fingerprint=None
+        ),
+        "from pictures": replace(plan, setting=replace(plan.setting, inpaint=True)),
+    }
+    for what, other in others.items():
+        documents.write_plan(other, here / "plan.yaml", overwrite=True)
+        result = evaluate(*COUNT)
+        assert result.exit_code in (2, 5), result.output
+        assert what in result.stderr
+
+
+def test_a_machine_of_another_kind_may_measure(plan: Plan, here: Path) -> None:
+    assert plan.fingerprint is not None
+    documents.write_plan(
+        replace(plan, fingerprint=replace(plan.fingerprint, device="a laptop", torch="1.0")),
+        here / "plan.yaml",
+        overwrite=True,
+    )
+    assert evaluate(*COUNT, "--rows", "0", "--metrics", "accuracy").exit_code == 0
+
+
+def test_inconsistent_measurements_are_no_plan(plan: Plan, here: Path) -> None:
+    assert evaluate(*COUNT, "--rows", "0", "--metrics", "fid").exit_code == 0
+    text = (here / "plan.yaml").read_text()
+    for old, new, what in (
+        ("fid:", "beauty:", "is no metric"),
+        ("low: ", "low: 1000", "must lie within its interval"),
+    ):
+        (here / "plan.yaml").write_text(text.replace(old, new, 1))
+        result = evaluate(*COUNT)
+        assert result.exit_code == 3
+        assert what in result.stderr

@@ -1,0 +1,188 @@
+"""What pictures are compared with: the bundled statistics, ADM's files, folders of pictures; and what is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tstitch_cli import references
+from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.features import ClassifierFeatures, Features, grey
+from tstitch_cli.statistics import frechet
+
+
+class Means:
+    """Twelve features: the means of the quarters of each colour."""
+
+    name, digest, classes, classes_asked, side = "means", "m0", 0, False, 8
+
+    def __init__(self) -> None:
+        self.described = 0
+
+    def __call__(self, pictures: torch.Tensor) -> Features:
+        self.described += len(pictures)
+        return Features(torch.nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1), None)
+
+
+def pictures(count: int, seed: int = 0, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_the_bundled_statistics_are_of_the_bundled_classifier(tmp_path: Path) -> None:
+    file = references.bundled("fashion")
+    assert file is not None
+    reference = references.read(file, ClassifierFeatures("fashion"), tmp_path)
+    assert reference.points is not None
+    assert reference.points.shape == (5000, 64)
+    # The points are half of the pictures that the statistics are of, in half precision.
+    of_points = references.of_features(reference.points).gaussian
+    assert frechet(reference.gaussian, of_points) < 0.25
+    assert reference.manifold is not None
+    assert len(reference.digest) == 16
+
+
+def test_pictures_of_the_family_are_near_its_reference(tmp_path: Path) -> None:
+    from tstitch_cli.training import fashion_mnist
+
+    try:
+        data = fashion_mnist.load(fashion_mnist.find(), "test").pixels
+    except UsageError:
+        pytest.skip("Fashion-MNIST is not here")
+    extractor = ClassifierFeatures("fashion")
+    features = extractor(data[:500].expand(-1, 3, -1, -1)).features.float()
+    file = references.bundled("fashion")
+    assert file is not None
+    reference = references.read(file, extractor, tmp_path)
+    assert reference.points is not None
+    torch.testing.assert_close(reference.points[:500], features, rtol=1e-3, atol=1e-3)
+
+
+def test_a_folder_is_described_once(tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    (folder / "more").mkdir(parents=True)
+    shown = pictures(60)
+    for index, each in enumerate(shown):
+        Image.fromarray(each).save(folder / ("more" if index > 40 else "") / f"{index:03d}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    extractor = Means()
+    found = references.read(folder, extractor, tmp_path / "work")
+    assert extractor.described == 60
+    expected = Means()(torch.from_numpy(shown).permute(0, 3, 1, 2)).features.double().numpy()
+    np.testing.assert_allclose(found.gaussian.mean.numpy(), expected.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.gaussian.covariance.numpy(), np.cov(expected.T), rtol=1e-6, atol=1e-6)
+    again = references.read(folder, extractor, tmp_path / "work")
+    assert (extractor.described, again.digest) == (60, found.digest)
+
+
+def test_pictures_of_different_sizes_are_described(tmp_path: Path) -> None:
+    for index, side in enumerate((8, 8, 16, 8)):
+        Image.fromarray(pictures(1, index, side)[0]).save(tmp_path / f"{index}.png")
+    found = references.read(tmp_path, Means(), tmp_path / "work")
+    assert found.points is not None
+    assert len(found.points) == 4
+
+
+def test_adm_statistics_with_and_without_pictures(tmp_path: Path) -> None:
+    features = np.random.default_rng(1).normal(size=(80, 12))
+    statistics = {"mu": features.mean(0), "sigma": np.cov(features.T), "mu_s": np.zeros(3), "sigma_s": np.eye(3)}
+    np.savez(tmp_path / "plain.npz", **statistics)
+    extractor = Means()
+    plain = references.read(tmp_path / "plain.npz", extractor, tmp_path / "work")
+    np.testing.assert_array_equal(plain.gaussian.mean.numpy(), statistics["mu"])
+    assert plain.manifold is None
+    shown = pictures(70)
+    np.savez_compressed(tmp_path / "pictures.npz", arr_0=shown, **statistics)
+    read = references.read(tmp_path / "pictures.npz", extractor, tmp_path / "work")
+    assert read.points is not None
+    expected = Means()(torch.from_numpy(shown).permute(0, 3, 1, 2)).features
+    torch.testing.assert_close(read.points, expected)
+    before = extractor.described
+    references.read(tmp_path / "pictures.npz", extractor, tmp_path / "work")
+    assert extractor.described == before + 1  # one, to see how many features there are
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    extractor = Means()
+    made = references.of_features(torch.randn(30, 12, generator=torch.Generator().manual_seed(2)))
+    references.write(tmp_path / "r.npz", made, extractor, points=20, overwrite=False)
+    read = references.read(tmp_path / "r.npz", extractor, tmp_path / "work")
+    torch.testing.assert_close(read.gaussian.covariance, made.gaussian.covariance)
+    assert read.points is not None
+    assert len(read.points) == 20
+    extractor.digest = "m1"
+    with pytest.raises(UsageError, match="another network"):
+        references.read(tmp_path / "r.npz", extractor, tmp_path / "work")
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "cannot be read"),
+        (b"hello", "cannot be read"),
+        (_npz(mu=np.zeros(12), sigma=np.eye(12))[:200], "cannot be read"),
+        (_npz(a=np.zeros(3)), "no arrays mu and sigma"),
+        (_npz(mu=np.zeros(12), sigma=np.eye(11)), "are not"),
+        (_npz(mu=np.zeros((2, 2)), sigma=np.eye(2)), "are not"),
+        (_npz(mu=np.full(12, np.nan), sigma=np.eye(12)), "finite"),
+        (_npz(mu=np.zeros(12), sigma=np.eye(12), rows=np.zeros((3, 5))), "are not"),
+        (_npz(mu=np.array([{}] * 12), sigma=np.eye(12)), "cannot be read"),
+        (_npz(mu=np.zeros(12), sigma=np.eye(12), arr_0=np.zeros((4, 8, 8))), "arr_0"),
+    ],
+)
+def test_broken_statistics_are_told(tmp_path: Path, content: bytes, what: str) -> None:
+    file = tmp_path / "x.npz"
+    file.write_bytes(content)
+    with pytest.raises(BadFileError, match=what):
+        references.read(file, Means(), tmp_path / "work")
+
+
+def test_a_bomb_of_pictures_is_not_unpacked(tmp_path: Path) -> None:
+    """Only as many pictures are read as are needed, whatever the array's header says."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 8, 8, 3)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name, array in (("mu", np.zeros(12)), ("sigma", np.eye(12))):
+            one = io.BytesIO()
+            np.save(one, array)
+            archive.writestr(f"{name}.npy", one.getvalue())
+        archive.writestr("arr_0.npy", header.getvalue() + bytes(1000))
+    with pytest.raises(BadFileError, match=r"x\.npz"):
+        references.read(tmp_path / "x.npz", Means(), tmp_path / "work")
+
+
+def test_what_is_no_reference_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match="no such file"):
+        references.read(tmp_path / "none.npz", Means(), tmp_path / "work")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadFileError, match="no pictures"):
+        references.read(tmp_path / "empty", Means(), tmp_path / "work")
+    for name in ("a.png", "b.png"):
+        (tmp_path / "empty" / name).write_bytes(b"no picture")
+    with pytest.raises(BadFileError, match=r"a\.png"):
+        references.read(tmp_path / "empty", Means(), tmp_path / "work")
+
+
+def test_grey_is_as_pillow_makes_it() -> None:
+    shown = pictures(3, 5)
+    ours = grey(torch.from_numpy(shown).permute(0, 3, 1, 2))
+    theirs = np.stack([np.array(Image.fromarray(each).convert("L")) for each in shown])
+    assert np.array_equal(ours[:, 0].numpy(), theirs)
+
+
+def test_the_classifier_says_which_size_it_takes() -> None:
+    with pytest.raises(UsageError, match="32 x 32 px, not 64 x 48"):
+        ClassifierFeatures("fashion")(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+    with pytest.raises(UsageError, match="no classifier"):
+        ClassifierFeatures("dit-256")

@@ -1,0 +1,212 @@
+"""The report: its arithmetic, its rules, and all of it in miniature on toys."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import toys
+from tests.benchmarks import frechet
+from tests.benchmarks.common import BASE, LARGE, SMALL
+from tests.benchmarks.report import paper, rivals, rows
+from tests.benchmarks.report.__main__ import PARTS, build
+from tests.benchmarks.report.bench import Bench
+from tests.benchmarks.report.engine import Studio
+from tests.benchmarks.report.figure import free_start
+from tests.benchmarks.report.fractions import _no_worse
+from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, resampled, sums
+from tests.benchmarks.report.page import anchor
+from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
+from tstitch_cli import references
+from tstitch_cli.allocation import expand
+from tstitch_cli.denoisers import Family
+from tstitch_cli.features import Features
+from tstitch_cli.schema import Measured, Setting
+from tstitch_cli.statistics import SUBSETS, Described
+
+SETTING = Setting(10, "ddim", 1.25, 2, 16, "float32", "cpu")
+TINY = Scale(
+    rows_pictures=20,
+    pictures=20,
+    rows_steps=10,
+    base_steps=10,
+    steps=(10, 20),
+    sampler_steps=10,
+    fewer=(6,),
+    guidances=(2.0,),
+    early=0.1,
+    profile_s=0.1,
+    analysed=2,
+    at_once=20,
+)
+
+
+@dataclass(frozen=True)
+class Quarters:
+    """The mean of each quarter of a picture, and a class that comes from them."""
+
+    name: str = "quarters"
+    digest: str = "0" * 16
+    side: int = 16
+    classes: int = 10
+    classes_asked: bool = True
+
+    def __call__(self, pictures: torch.Tensor) -> Features:
+        quarters = torch.nn.functional.avg_pool2d(pictures[:, :1].float(), pictures.shape[-1] // 2).flatten(1)
+        return Features(quarters, (quarters @ torch.linspace(-1, 1, 40).view(4, 10)).softmax(1))
+
+
+def described(features: torch.Tensor) -> Described:
+    none = torch.zeros(len(features), 0)
+    return Described(features.float(), none, none, none)
+
+
+def normal(count: int, shift: float, seed: int, width: int = 6) -> torch.Tensor:
+    return shift + torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def toy(names: tuple[str, ...], setting: Setting) -> Family:
+    family = toys.family(toys.FakeClock(), dict.fromkeys(names, 0.0), scheduler=setting.scheduler, steps=setting.steps)
+    return replace(family, setting=setting)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("report")
+    points = 128 + 20 * normal(300, 0.0, 5, width=4)
+    studio = Studio(toy, Quarters(), references.of_features(points), folder / "work", TINY.at_once)
+    labels = torch.arange(300) % 10
+    return Bench(studio, TINY, SETTING, folder / "out", lambda: (described(points), labels), lambda: f"{SMALL}-early")
+
+
+def constant(value: float, spread: float = 0.0) -> Floats:
+    """A distance (1 + G,) with about that half width."""
+    return np.array([value, *(value + spread * (-1) ** g / 10 for g in range(SUBSETS))])
+
+
+def test_replicas_are_distances_of_all_and_without_each_subset() -> None:
+    real, drawn = normal(400, 0.0, 1), normal(200, 0.3, 2)
+    reference = references.of_features(real).gaussian
+    found = replicas(reference, sums(described(drawn)))
+    assert len(found) == 1 + SUBSETS
+    assert found[0] == pytest.approx(_plain_distance(real, drawn), rel=1e-5)
+    assert found[1] == pytest.approx(_plain_distance(real, drawn[20:]), rel=1e-5)
+    assert distance(found).low < found[0] < distance(found).high
+
+
+def _plain_distance(real: torch.Tensor, drawn: torch.Tensor) -> float:
+    from scipy import linalg
+
+    a, b = np.cov(real.double().numpy().T), np.cov(drawn.double().numpy().T)
+    offset = (real.double().mean(0) - drawn.double().mean(0)).square().sum().item()
+    return float(offset + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real))
+
+
+def test_what_two_rows_share_drops_out_of_their_ratio() -> None:
+    reference = references.of_features(normal(2000, 0.0, 1)).gaussian
+    drawn = normal(400, 0.4, 2)
+    near = drawn + 0.01 * normal(400, 0.0, 3)
+    a, b = (replicas(reference, sums(described(each))) for each in (drawn, near))
+    ratio, alone = compared(np.divide, b, a), distance(a)
+    assert (ratio.high - ratio.low) < 0.2 * (alone.high - alone.low) / alone.value
+
+
+def test_rank_correlation_of_rows_in_their_order_and_in_none() -> None:
+    reference = references.of_features(normal(1000, 0.0, 1)).gaussian
+    parts = [sums(described(normal(200, 0.2 * k, 2))) for k in range(8)]
+    distances = resampled(reference, parts)
+    found = rank_correlation(list(range(8)), distances)
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+    assert rank_correlation([3, 1, 7, 0, 5, 2, 6, 4], distances).value < 0.5
+
+
+def test_what_costs_nothing_by_the_rule_and_by_the_papers_own_numbers() -> None:
+    published = {f: constant(v) for f, v in zip(paper.FRACTIONS, paper.S_THEN_XL, strict=True)}
+    found = free_start("DiT", published)
+    assert found.agrees is True
+    assert "up to 40% of the steps." in found.words
+    dear = {0.0: constant(1.0), 0.2: constant(1.2), 0.4: constant(1.5)}
+    assert free_start("dear", dear).agrees is False
+    assert free_start("unsure", {**dear, 0.2: constant(1.0), 0.4: constant(1.1, 3.0)}).agrees is None
+
+
+def test_no_worse_takes_the_intervals_into_account() -> None:
+    large = Measured(0.8, 0.78, 0.82)
+    assert _no_worse(large, [Measured(0.81, 0.8, 0.82)]) is True
+    assert _no_worse(large, [Measured(0.79, 0.77, 0.81)]) is None
+    assert _no_worse(large, [Measured(0.7, 0.69, 0.71)]) is False
+
+
+def test_fewer_steps_are_compared_in_equal_time() -> None:
+    step_ms = {SMALL: 0.0, BASE: 1.0, LARGE: 2.0}
+    alone = {5: constant(4.0), 10: constant(2.0), 15: constant(1.0)}
+    found = {0.0: constant(0.5), 0.5: constant(1.0), 1.0: constant(9.0)}
+    better = rivals._against(20, found, alone, step_ms)
+    assert better.agrees is True
+    assert "50% by fashion-s has 0.50 times the distance of fashion-xl alone in 10.0 steps" in better.words
+    assert rivals._against(20, {**found, 0.5: constant(3.0)}, alone, step_ms).agrees is False
+    assert rivals._against(20, found, {}, step_ms).agrees is None
+
+
+def test_rows_of_the_studies() -> None:
+    assert len(table(SETTING, 200).allocations) == 66
+    assert pair("p", SETTING, 200).allocations[2] == ((SMALL, 4), (LARGE, 6))
+    for order in orders(20).values():
+        assert Counter(expand(order)) == {SMALL: 10, LARGE: 10}
+    drawn = decreasing(20)
+    assert drawn[:10].count(SMALL) > drawn[10:].count(SMALL) > 0
+    for scale in (FULL, QUICK):
+        assert scale.pictures % scale.at_once == scale.rows_pictures % scale.at_once == 0
+        assert {scale.base_steps, scale.sampler_steps} <= set(scale.steps)
+
+
+def test_the_pareto_front() -> None:
+    a, b, c, d = (((name, 1),) for name in "abcd")
+    assert rows.pareto({a: 1, b: 2, c: 3, d: 4}, {a: 5, b: 6, c: 2, d: 2}) == [a, c]
+
+
+def test_an_anchor_is_where_it_is_looked_for() -> None:
+    assert anchor("Figures 1 and 5: pairs") == "figures-1-and-5-pairs"
+
+
+def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {
+        "command": "python -m tests.benchmarks.report",
+        "machine": {"fingerprint": {"device": "a toy", "threads": 1, "torch": "2", "diffusers": "0"}},
+        "setting": "float32 on cpu",
+    }
+    monkeypatch.setattr("tests.benchmarks.report.measures.RESAMPLES", 5)
+    figures = build(bench, list(PARTS), facts)
+    page = (bench.out / "README.md").read_text()
+    for figure in figures:
+        assert f"## {figure.heading}" in page
+        assert f"(#{anchor(figure.heading)})" in page
+    named = [word for word in page.split("(") if ".png)" in word]
+    for word in named:
+        with Image.open(bench.out / word.split(")")[0]) as image:
+            assert np.asarray(image.convert("L")).std() > 5
+    wanted = ["1 and 5", "6", "8", "9", "12", "15", "18", "3", "11"]
+    assert all(any(f.heading.startswith((f"Figure {n}:", f"Figures {n}:")) for f in figures) for n in wanted)
+    assert {"Table 7: orders", "Table 9: precision and recall"} <= {f.heading for f in figures}
+    assert sum(len(f.verdicts) for f in figures) > 20
+
+    again = build(bench, ["rivals"], facts)
+    assert [figure for figure in again if figure.name == "prediction"] == [figures[0]]
+    assert again == figures
+    report = json.loads((bench.out / "report.json").read_text())
+    assert set(report["parts"]) == set(PARTS)
+
+
+def test_the_classifier_is_the_one_of_evaluate() -> None:
+    """Distances here are those of the quality benchmark."""
+    from tstitch_cli.features import ClassifierFeatures
+
+    pixels = torch.randint(0, 255, (4, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = ClassifierFeatures("fashion")(pixels.expand(-1, 3, -1, -1)).features
+    assert torch.allclose(ours, frechet.describe(frechet.load_classifier(), pixels).features)
