@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tstitch_cli.errors import BadFileError
 
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links answer."""
+
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raises BadFileError where `write` would refuse, so that long work can find out before it starts."""
@@ -77,8 +80,12 @@ def _move_to_free(temporary: Path, path: Path) -> None:
     """Moves a file; raises FileExistsError where there is one at `path` by now, which `os.replace` would not notice."""
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise

@@ -121,7 +121,12 @@ def lora_file(path: Path, options: Mapping[str, Any] | None, name: str = "unet.a
     return path
 
 
-SOUND = {"unet.r": 2, "unet.lora_alpha": 4, "unet.target_modules": ["attn.to_q"], "unet.megatron_core": "megatron.core"}
+SOUND: dict[str, Any] = {
+    "unet.r": 2,
+    "unet.lora_alpha": 4,
+    "unet.target_modules": ["attn.to_q"],
+    "unet.megatron_core": "megatron.core",
+}
 
 
 @pytest.mark.parametrize("options", [None, {}, SOUND, SOUND | {"unet.use_dora": False, "unet.eva_config": None}])

@@ -27,6 +27,16 @@ def test_every_second_has_its_place() -> None:
     assert [image.size for image in made.images] == [(16, 16)]
 
 
+@pytest.mark.parametrize("indices", [(0,), (3, 4)])
+def test_pictures_are_those_of_the_pipeline_bit_for_bit(indices: tuple[int, ...]) -> None:
+    toy = family(FakeClock(), COSTS, steps=3)
+    prompts = ("bag", "dress")[: len(indices)]
+    drawn = run(toy, Batch(prompts, indices), "large", FakeClock()).images
+    given = toy.call_arguments(prompts, None, 3)
+    plain = toy.pipeline(**given, generator=[noise_generator(0, index) for index in indices], output_type="pil").images
+    assert [(image.mode, image.tobytes()) for image in drawn] == [(image.mode, image.tobytes()) for image in plain]
+
+
 def test_noise_does_not_depend_on_the_batch() -> None:
     clock = FakeClock()
     toy = family(clock, COSTS, steps=3, scheduler="euler-a")
