@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 
-Wanted, Found = TypeVar("Wanted"), TypeVar("Found")
+Wanted = TypeVar("Wanted")
+Found = TypeVar("Found")
 
 
 class NotHereError(BadFileError):
