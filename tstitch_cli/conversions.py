@@ -54,41 +54,36 @@ _U_VIT: Rules = (
     (r"final_layer\.(.*)", r"conv_out.\1"),
 )
 
-_FLUX_EMBEDDERS = {"time_in": "timestep", "guidance_in": "guidance", "vector_in": "text"}
-_FLUX_STREAMS = (
-    ("img", "norm1", "ff", ("to_q", "to_k", "to_v"), "to_out.0", "norm_"),
-    ("txt", "norm1_context", "ff_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out", "norm_added_"),
-)
-"""Of a double block, picture and text: what the original and diffusers call the parts of each."""
+
+def _flux_embedder(original: str, name: str) -> Rules:
+    layers = (("in_layer", 1), ("out_layer", 2))
+    made = rf"time_text_embed.{name}_embedder.linear_"
+    return tuple((rf"{original}\.{layer}\.(.*)", rf"{made}{number}.\1") for layer, number in layers)
+
+
+def _flux_stream(stream: str, norm: str, feed: str, projections: tuple[str, str, str], out: str, scale: str) -> Rules:
+    """What a double block has for its picture or for its text."""
+    block, made = rf"double_blocks\.(\d+)\.{stream}", r"transformer_blocks.\1"
+    return (
+        (rf"{block}_mod\.lin\.(.*)", rf"{made}.{norm}.linear.\2"),
+        (rf"{block}_attn\.qkv\.(.*)", tuple(rf"{made}.attn.{projection}.\2" for projection in projections)),
+        (rf"{block}_attn\.norm\.query_norm\.scale", rf"{made}.attn.{scale}q.weight"),
+        (rf"{block}_attn\.norm\.key_norm\.scale", rf"{made}.attn.{scale}k.weight"),
+        (rf"{block}_attn\.proj\.(.*)", rf"{made}.attn.{out}.\2"),
+        (rf"{block}_mlp\.0\.(.*)", rf"{made}.{feed}.net.0.proj.\2"),
+        (rf"{block}_mlp\.2\.(.*)", rf"{made}.{feed}.net.2.\2"),
+    )
+
+
+_ADDED = ("add_q_proj", "add_k_proj", "add_v_proj")
 _FLUX: Rules = (
     (r"img_in\.(.*)", r"x_embedder.\1"),
     (r"txt_in\.(.*)", r"context_embedder.\1"),
-    *(
-        (rf"{original}\.{layer}\.(.*)", rf"time_text_embed.{name}_embedder.linear_{number}.\1")
-        for original, name in _FLUX_EMBEDDERS.items()
-        for layer, number in (("in_layer", 1), ("out_layer", 2))
-    ),
-    *(
-        rule
-        for stream, norm, feed, projections, out, scale in _FLUX_STREAMS
-        for rule in (
-            (rf"double_blocks\.(\d+)\.{stream}_mod\.lin\.(.*)", rf"transformer_blocks.\1.{norm}.linear.\2"),
-            (
-                rf"double_blocks\.(\d+)\.{stream}_attn\.qkv\.(.*)",
-                tuple(rf"transformer_blocks.\1.attn.{projection}.\2" for projection in projections),
-            ),
-            *(
-                (
-                    rf"double_blocks\.(\d+)\.{stream}_attn\.norm\.{of}_norm\.scale",
-                    rf"transformer_blocks.\1.attn.{scale}{of[0]}.weight",
-                )
-                for of in ("query", "key")
-            ),
-            (rf"double_blocks\.(\d+)\.{stream}_attn\.proj\.(.*)", rf"transformer_blocks.\1.attn.{out}.\2"),
-            (rf"double_blocks\.(\d+)\.{stream}_mlp\.0\.(.*)", rf"transformer_blocks.\1.{feed}.net.0.proj.\2"),
-            (rf"double_blocks\.(\d+)\.{stream}_mlp\.2\.(.*)", rf"transformer_blocks.\1.{feed}.net.2.\2"),
-        )
-    ),
+    *_flux_embedder("time_in", "timestep"),
+    *_flux_embedder("guidance_in", "guidance"),
+    *_flux_embedder("vector_in", "text"),
+    *_flux_stream("img", "norm1", "ff", ("to_q", "to_k", "to_v"), "to_out.0", "norm_"),
+    *_flux_stream("txt", "norm1_context", "ff_context", _ADDED, "to_add_out", "norm_added_"),
     (r"single_blocks\.(\d+)\.modulation\.lin\.(.*)", r"single_transformer_blocks.\1.norm.linear.\2"),
     (r"single_blocks\.(\d+)\.linear2\.(.*)", r"single_transformer_blocks.\1.proj_out.\2"),
     (r"single_blocks\.(\d+)\.norm\.query_norm\.scale", r"single_transformer_blocks.\1.attn.norm_q.weight"),
