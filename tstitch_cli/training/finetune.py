@@ -40,7 +40,7 @@ class Options:
 
     batches: int = 500
     batch_size: int = 64
-    rate: float = 1e-4
+    rate: float = 3e-5
     constant: bool = False
     """Whether the rate stays; else it falls to nothing along a cosine."""
     seed: int = 0
