@@ -52,7 +52,8 @@ def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Fig
     """Makes the figures of `parts`, draws them, and writes report.json and README.md, a part at a time.
 
     Figures of other parts that an earlier report has are kept. Seconds are of the processor, which those of a busy
-    machine's clock would overstate; a part's are those of all runs that finished it. `facts` are the machine's and the command's.
+    machine's clock would overstate; a part's are those of all runs that finished it. `facts` are the machine's and the
+    command's.
     """
     kept = _read(bench.out / "report.json")
     for name in parts:
