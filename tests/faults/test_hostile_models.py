@@ -151,7 +151,7 @@ def test_a_lora_as_programs_save_them(tmp_path: Path, options: Mapping[str, Any]
 )
 def test_a_lora_that_asks_for_more_than_a_lora(tmp_path: Path, change: Mapping[str, Any]) -> None:
     with pytest.raises(BadFileError, match=r"a\.safetensors: "):
-        lora.read([str(lora_file(tmp_path / "a.safetensors", SOUND | change))])
+        lora.read([str(lora_file(tmp_path / "a.safetensors", {**SOUND, **change}))])
 
 
 def test_a_lora_whose_layers_are_patterns(tmp_path: Path) -> None:

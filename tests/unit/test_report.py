@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from tests import toys
-from tests.benchmarks import frechet
 from tests.benchmarks.common import BASE, LARGE, SMALL
 from tests.benchmarks.report import paper, rivals, rows
 from tests.benchmarks.report.__main__ import PARTS, build
@@ -201,12 +200,3 @@ def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatc
     assert again == figures
     report = json.loads((bench.out / "report.json").read_text())
     assert set(report["parts"]) == set(PARTS)
-
-
-def test_the_classifier_is_the_one_of_evaluate() -> None:
-    """Distances here are those of the quality benchmark."""
-    from tstitch_cli.features import ClassifierFeatures
-
-    pixels = torch.randint(0, 255, (4, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ours = ClassifierFeatures("fashion")(pixels.expand(-1, 3, -1, -1)).features
-    assert torch.allclose(ours, frechet.describe(frechet.load_classifier(), pixels).features)
