@@ -14,6 +14,7 @@ from tstitch_cli import components, fingerprint, hub, known_steps
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family, load
+from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.fetch_command import fetch_command
 from tstitch_cli.hub_errors import advising
@@ -62,6 +63,15 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What is not in a request and decides its pictures' bytes."""
+
+    weights: dict[str, str]
+    """As `weights_of` has them."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Drawn:
     """One call that was made: its PNGs by name, and its time in seconds, writing included once they are written."""
 
@@ -87,10 +97,10 @@ def work_of(plan: Plan, row: Row) -> Work:
     return Work(plan.denoisers, plan.setting, plan.evaluations, row.allocation)
 
 
-def job(work: Work, request: Request, weights: Mapping[str, str] | None = None) -> Job:
-    """What decides every byte of `request`'s pictures; without `weights` as much of it as is known before loading."""
-    versions = None if weights is None else fingerprint.versions()
-    return job_of(request, work.setting, work.denoisers, work.evaluations, work.allocation, weights, versions)
+def job(work: Work, request: Request, identity: Identity | None = None) -> Job:
+    """What decides every byte of `request`'s pictures; without `identity` as much of it as is known before loading."""
+    known = (None, None) if identity is None else (identity.weights, identity.versions)
+    return job_of(request, work.setting, work.denoisers, work.evaluations, work.allocation, *known)
 
 
 def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
@@ -148,6 +158,20 @@ def check_fingerprint(plan: Plan, entries: Sequence[Entry], control: Control | N
     return here.weights
 
 
+def identify(plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+    """What is here to draw `order` with.
+
+    Raises DeviceError where the plan's device is not here, StaleError where the machine, the versions or the weights
+    are others than the plan was measured with, unless `allow_stale`.
+    """
+    device = resolve_device(plan.setting.device)
+    if allow_stale:
+        weights = weights_of(order.entries, order.control)
+    else:
+        weights = check_fingerprint(plan, order.entries, order.control, device)
+    return Identity(weights, fingerprint.versions())
+
+
 def warm_up(family: Family, work: Work, batch: Batch, clock: Clock) -> float:
     """Makes a two-step call with every denoiser that takes part, so that no drawn call is a first; returns seconds."""
     began = time.perf_counter()
@@ -162,7 +186,7 @@ def draw(family: Family, work: Work, request: Request, clock: Clock) -> Iterator
     Raises BadFileError where the folder holds something else or cannot be written: see `manifest.claimed`.
     """
     require_weights(family)
-    with claimed(job(work, request, family.weights), request) as manifest:
+    with claimed(job(work, request, Identity(family.weights, fingerprint.versions())), request) as manifest:
         for drawn in draw_each(family, work, manifest.missing, request.given, clock):
             began = time.perf_counter()
             paths = manifest.record(drawn.files)

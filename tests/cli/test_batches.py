@@ -265,9 +265,10 @@ def test_a_folder_that_is_taken_away_in_the_middle(monkeypatch: pytest.MonkeyPat
 def test_two_at_once_in_one_folder() -> None:
     plan = quick_plan(size=16)
     work = sample.work_of(plan, plan.rows[plan.chosen])
-    weights = sample.weights_of(sample.entries_of(plan.denoisers), None)
+    order = sample.Order(work, tuple(sample.entries_of(plan.denoisers)))
+    identity = sample.identify(plan, order, allow_stale=True)
     request = Request((Prompt("bag"), Prompt("coat")), Path("out"), count=4)
-    with claimed(sample.job(work, request, weights), request):
+    with claimed(sample.job(work, request, identity), request):
         for more in ((), ("--overwrite",)):
             refused = tstitch(*JOB, *more)
             assert refused.exit_code == ExitStatus.BAD_FILE

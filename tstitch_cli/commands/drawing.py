@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice, takewhile
 from statistics import fmean
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
@@ -24,27 +24,49 @@ from tstitch_cli.schema import Plan, Row
 if TYPE_CHECKING:
     from tstitch_cli.clocks import Clock
     from tstitch_cli.denoisers import Family
-    from tstitch_cli.sample import Drawn, Order
+    from tstitch_cli.sample import Drawn, Identity, Order
     from tstitch_cli.zoo.entry import Entry
 
 SHEET, SWEEP = "grid.png", "sweep.png"
 
 Drawing = Callable[["Iterable[Pictures]"], "Iterator[Drawn]"]
 """Draws batches and writes nothing."""
-Engine = Callable[["Order", Pictures, Progress], AbstractContextManager[Drawing]]
-"""Gets ready for an order, warming up with a batch, and draws until it is left."""
 
 
-@contextmanager
-def here(order: Order, first: Pictures, bar: Progress) -> Iterator[Drawing]:
+class Engine(Protocol):
+    """Where pictures are drawn: in this process, or on a cluster."""
+
+    def identify(self, plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+        """What is there to draw with; raises as `sample.identify`."""
+
+    def ready(self, order: Order, first: Pictures, bar: Progress) -> AbstractContextManager[Drawing]:
+        """Loads, warms up with the batch `first`, and is ready to draw until it is left."""
+
+
+class Here:
     """The engine that draws in this process."""
-    from tstitch_cli.sample import draw_each
 
-    family, clock = loaded(order, first, bar)
-    yield partial(draw_each, family, order.work, given=order.given, clock=clock)
+    def identify(self, plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+        """What is here; under a launcher, this process takes the device of its local rank."""
+        from tstitch_cli import devices, sample
+        from tstitch_cli.shards import local_rank
+
+        devices.use_local(devices.resolve_device(plan.setting.device), local_rank())
+        return sample.identify(plan, order, allow_stale=allow_stale)
+
+    @contextmanager
+    def ready(self, order: Order, first: Pictures, bar: Progress) -> Iterator[Drawing]:
+        """Loads and warms up."""
+        from tstitch_cli.sample import draw_each
+
+        family, clock = loaded(order, first, bar)
+        yield partial(draw_each, family, order.work, given=order.given, clock=clock)
 
 
-def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = False, engine: Engine = here) -> None:
+HERE = Here()
+
+
+def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = False, engine: Engine = HERE) -> None:
     """Draws what `request` asks for and is not there yet, and reports; what can be refused is, before loading.
 
     Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
@@ -55,11 +77,13 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
     entries = refuse(plan, row, request)
     times: list[float] = []
     with steps_bar() as bar:
-        order, weights = ready(plan, row, request, entries, bar, allow_stale=allow_stale)
-        with claimed(job(order.work, request, weights), request, bar) as manifest:
+        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+        order = order_of(plan, row, request, entries)
+        identity = engine.identify(plan, order, allow_stale=allow_stale)
+        with claimed(job(order.work, request, identity), request, bar) as manifest:
             before, missing = manifest.finished, manifest.missing
             if missing:
-                with engine(order, missing[0], bar) as drawing:
+                with engine.ready(order, missing[0], bar) as drawing:
                     times = _draw(drawing, manifest, plan.setting.batch_size, bar)
             if request.grid:
                 _contact_sheet(request, plan.setting.frames)
@@ -103,24 +127,12 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False) -> li
     return entries
 
 
-def ready(
-    plan: Plan, row: Row, request: Request, entries: Sequence[Entry], bar: Progress, *, allow_stale: bool
-) -> tuple[Order, dict[str, str]]:
-    """What is to be loaded, and what the weights that are here are known by.
+def order_of(plan: Plan, row: Row, request: Request, entries: Sequence[Entry]) -> Order:
+    """What is to be loaded to draw `request` by a row of `plan`."""
+    from tstitch_cli.sample import Order, recorded_control, work_of
 
-    Raises StaleError where machine, versions or weights are not the plan's, DeviceError where the device is not there.
-    """
-    bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
-    from tstitch_cli.devices import resolve_device, use_local
-    from tstitch_cli.sample import Order, check_fingerprint, recorded_control, weights_of, work_of
-    from tstitch_cli.shards import local_rank
-
-    device = plan.setting.device
-    resolve_device(device)
-    use_local(device, local_rank())
     net = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
-    weights = weights_of(entries, net) if allow_stale else check_fingerprint(plan, entries, net, device)
-    return Order(work_of(plan, row), tuple(entries), net, request.given, request.loras), weights
+    return Order(work_of(plan, row), tuple(entries), net, request.given, request.loras)
 
 
 def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,13 @@ def sample(
         bool, typer.Option("--sweep", help="Draw the same noise at every fraction 0 ... 1 into sweep.png instead.")
     ] = False,
     again: Annotated[Path | None, typer.Option("--from", help="Draw the picture in this PNG again.")] = None,
+    engine: Annotated[str, typer.Option(help="Where to draw: local, or ray (the extra of that name).")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster's; a cluster of this machine alone unless given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="On Ray; as many as there is room for unless given.", min=1, max=10_000)
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing from the hub: use what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn and how long it takes.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
@@ -98,13 +106,24 @@ def sample(
     )
     if sweep and (grid or request.shard.of > 1 or len(request.pictures) > len(asked)):
         raise UsageError("--sweep draws one sheet and no pictures", hint="leave --grid, --count and --shard out")
+    if engine not in ("local", "ray"):
+        raise UsageError(f"unknown engine '{engine}'", hint="give local or ray")
+    if engine == "local" and (address or workers):
+        raise UsageError("--address and --workers are for --engine ray", hint="add --engine ray, or leave them out")
+    if sweep and engine == "ray":
+        raise UsageError("--sweep draws in one process", hint="leave --engine out")
     if dry_run:
         refuse(plan, chosen, request, sweep=sweep)
         _announce(plan, chosen, 11 if sweep else 1, request)
     elif sweep:
         draw_sweep(plan, chosen, request, allow_stale=allow_stale)
-    else:
+    elif engine == "local":
         draw_plan(plan, chosen, request, allow_stale=allow_stale)
+    else:
+        from tstitch_cli.ray_engine import Cluster
+
+        with closing(Cluster(address, workers, talk.print)) as cluster:
+            draw_plan(plan, chosen, request, allow_stale=allow_stale, engine=cluster)
 
 
 def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> None:

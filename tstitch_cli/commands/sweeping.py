@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tstitch_cli.commands.drawing import SWEEP, loaded, ready, refuse
+from tstitch_cli.commands.drawing import HERE, SWEEP, loaded, order_of, refuse
 from tstitch_cli.commands.edge import out, steps_bar
 from tstitch_cli.request import Request
 from tstitch_cli.schema import Plan, Row
@@ -25,7 +25,9 @@ def draw_sweep(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fa
     columns: list[tuple[Image, ...]] = []
     labels, seconds = [], []
     with steps_bar() as bar:
-        order, _ = ready(plan, row, request, entries, bar, allow_stale=allow_stale)
+        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+        order = order_of(plan, row, request, entries)
+        HERE.identify(plan, order, allow_stale=allow_stale)
         ends = replace(order.work, allocation=((small, 1), (large, 1)))
         family, clock = loaded(replace(order, work=ends), batches[0], bar)
         bar(f"{small} for the first 0 %", 0.0)
