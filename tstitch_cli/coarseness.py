@@ -69,10 +69,10 @@ def follow(family: Family, batch: Batch) -> Course:
     decides = {
         "setting": asdict(setting),
         "weights": family.weights[host],
-        "pictures": [[each.prompts, each.indices, each.seed] for each in batches],
+        "pictures": [[each.prompts, each.indices, each.seeds] for each in batches],
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    reference = Reference(host, setting.scheduler, setting.steps, batch.seed, digest)
+    reference = Reference(host, setting.scheduler, setting.steps, batch.seeds[0], digest)
     return Course(reference, batches, tuple(latents.final(family, each, host) for each in batches))
 
 

@@ -94,9 +94,11 @@ class Family:
         return {name: running.known(bridge, made, evaluations) for name, bridge in self.bridges.items()}
 
     def call_arguments(
-        self, prompts: Sequence[str], negative_prompt: str | None, steps: int, pictures: Given = NOTHING
+        self, prompts: Sequence[str], negative: Sequence[str] | None, steps: int, pictures: Given = NOTHING
     ) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.
+
+        `negative` has the negative prompt of each, or is None where there is none.
 
         Raises UsageError for a prompt that is no class of a class-conditional family, with the near ones.
         """
@@ -116,8 +118,8 @@ class Family:
             given["class_labels"] = class_numbers(self.entries[0], prompts)
         else:
             given["prompt"] = list(prompts)
-            if negative_prompt is not None:
-                given["negative_prompt"] = [negative_prompt] * len(prompts)
+            if negative is not None:
+                given["negative_prompt"] = list(negative)
         return {name: value for name, value in given.items() if name in accepted}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from tstitch_cli import fingerprint, provenance
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.sample import Work, paths_of, write
+from tstitch_cli.request import paths_of
+from tstitch_cli.sample import Work, write
 from tstitch_cli.trajectory import Batch, Trajectory
 
 
@@ -23,8 +24,10 @@ class KeptPictures:
         """Whether all of `batch` is there; raises BadFileError where another picture is in the place of one."""
         paths = [self._path(name, index) for index in batch.indices]
         there = [path.exists() for path in paths]
-        for path, exists, index, prompt in zip(paths, there, batch.indices, batch.prompts, strict=True):
-            if exists and not self._is(path, self.works[name], index, prompt, batch.seed):
+        for path, exists, index, prompt, seed in zip(
+            paths, there, batch.indices, batch.prompts, batch.seeds, strict=True
+        ):
+            if exists and not self._is(path, self.works[name], index, prompt, seed):
                 raise BadFileError(
                     f"{path}: is another picture than the one to be kept there", hint="keep them in another folder"
                 )

@@ -118,7 +118,7 @@ class _Profiler:
         self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
         self.names = tuple(entry.name for entry in family.entries)
         self.steps = family.setting.taken
-        self.random = random.Random(batch.seed)
+        self.random = random.Random(batch.seeds[0])
         self.elapsed, self.looked = 0.0, now()
         self.counts: tuple[int, ...] = ()
         self.compiling_s = 0.0

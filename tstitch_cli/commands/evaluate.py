@@ -249,9 +249,9 @@ def _instruments(
 def _prompts(plan: Plan, entry: Entry, file: Path | None) -> list[str]:
     """What is drawn in turn: the prompts of `file`, else every class by its number."""
     if file is not None:
-        from tstitch_cli.commands.sample import _prompts as read
+        from tstitch_cli.prompts import read
 
-        prompts = read([], file)
+        prompts = [prompt.text for prompt in read(file)]
         if entry.conditioning.kind == "class":
             from tstitch_cli.zoo.entry import class_numbers
 
