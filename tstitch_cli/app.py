@@ -10,8 +10,8 @@ import typer
 
 from tstitch_cli.commands.convert import convert
 from tstitch_cli.commands.demo import demo
-from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.doctor import doctor
+from tstitch_cli.commands.evaluate import evaluate
 from tstitch_cli.commands.fetch import fetch
 from tstitch_cli.commands.plan import plan
 from tstitch_cli.commands.profile import profile
