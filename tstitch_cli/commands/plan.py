@@ -248,7 +248,7 @@ def _table(made: Plan) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tstitch_cli.metrics import METRICS
+    from tstitch_cli.commands import measured_words
     from tstitch_cli.orders import SMALL_TO_LARGE
 
     names = [denoiser.name for denoiser in made.denoisers]
@@ -261,8 +261,8 @@ def _table(made: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     with_loss = all(row.loss is not None for row in rows)
     headings += ["loss"] if with_loss else []
-    metrics = [name for name in METRICS if any(name in row.measured for row in rows)]
-    headings += metrics
+    metrics = measured_words.present(rows)
+    headings += map(measured_words.heading, metrics)
     ordered = any(row.order for row in rows)
     for heading in (*headings, "compute", "fits", "Pareto", *["order"] * ordered):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -275,7 +275,7 @@ def _table(made: Plan) -> Table:
         cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
         cells += [seconds(row.time_s.within)] if other else []
         cells += [f"{row.loss:.3f}"] if with_loss else []
-        cells += [f"{row.measured[name].value:.4g}" if name in row.measured else "-" for name in metrics]
+        cells += [measured_words.cell(name, row.measured.get(name)) for name in metrics]
         cells.append(f"{row.compute / most:.0%}" if most else "-")
         fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
         cells += [fits, "yes" if row.pareto else "no", *[row.order or SMALL_TO_LARGE] * ordered]
