@@ -303,7 +303,7 @@ class _Profiler:
         ratios = [call.total_s / model.mean_s(call.allocation) for call in calls]
         drift = steadiness.drift(ratios)
         why = [f"its speed drifted by {drift:.0%} between the rounds"] * steadiness.drifted(ratios)
-        unsteady = (*why, *steadiness.reasons(self.readings, self.family.setting.device))
+        unsteady = (*why, *steadiness.leapt(ratios), *steadiness.reasons(self.readings, self.family.setting.device))
         off = round(max(drift, steadiness.waited(self.readings)), 4)
         return replace(profile, spread=spread(ratios, QUANTILES), steady=not unsteady, unsteady=unsteady, drift=off)
 

@@ -11,6 +11,8 @@ from tstitch_cli.schema import Profile
 
 LEAST_DRIFT = 0.05
 """Drift up to which a machine counts as steady, and the least margin for one that was not."""
+LEAP = 20
+"""Times as long as another that no call takes, beside what is predicted, on a machine that is merely busy."""
 FOREIGN = 0.1
 """Share of the cores that others may use beside what is measured on them."""
 FULL = 0.9
@@ -110,6 +112,15 @@ def drift(ratios: Sequence[float]) -> float:
     """
     levels = [fmean(period) for period in _periods(ratios)]
     return 1.0 - min(levels) / max(levels) if levels else 0.0
+
+
+def leapt(ratios: Sequence[float]) -> tuple[str, ...]:
+    """In words, where a call took longer than anything but a leap of the clock, or a machine asleep, makes it.
+
+    `ratios` are measured over predicted times. A single call says nothing of drift, however long it took; but it drags
+    the means that all are predicted from along.
+    """
+    return (f"its slowest call took over {LEAP} times as long as its fastest",) * (max(ratios) > LEAP * min(ratios))
 
 
 def drifted(ratios: Sequence[float]) -> bool:
