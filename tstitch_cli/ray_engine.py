@@ -167,7 +167,8 @@ class Cluster:
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
             if self.address is None:
                 processors = max(os.cpu_count() or 1, (self.workers or 1) * int(task.resources["num_cpus"]))
-                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+                # `local`, for without an address Ray would join a cluster that is running here.
+                ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
             else:
                 try:
                     ray.init(self.address, **quiet)
