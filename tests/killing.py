@@ -3,8 +3,8 @@
     python -m tests.killing FOLDER KILLS
 
 Each run is a process of its own, forked from one that has imported everything, so that a kill takes a fraction of a
-second. FOLDER/whole is drawn in one go, FOLDER/killed with the kills, anew where it is complete before all of them; prints what
-happened.
+second. FOLDER/whole is drawn in one go, FOLDER/killed with the kills, anew where it is complete before all of them.
+Prints what happened.
 """
 
 from __future__ import annotations
