@@ -308,7 +308,10 @@ class _Pool:
         self.say(f"a worker was lost and is replaced: {_first_line(error)}")
         ray.kill(worker)  # it may only have been out of reach
         self._starting = {answer: starting for answer, starting in self._starting.items() if starting != worker}
-        self._again.extend(pictures for _, pictures in self._given.pop(worker, ()))
+        # The batch that it was at comes last, for it may be what workers die of.
+        had = [pictures for _, pictures in self._given.pop(worker, ())]
+        self._again.extendleft(reversed(had[1:]))
+        self._again.extend(had[:1])
         self._start()
 
 
