@@ -3,13 +3,15 @@
     python -m tests.killing FOLDER KILLS
 
 Each run is a process of its own, forked from one that has imported everything, so that a kill takes a fraction of a
-second. FOLDER/whole is drawn in one go, FOLDER/killed with the kills; prints what happened.
+second. FOLDER/whole is drawn in one go, FOLDER/killed with the kills, anew where it is complete before all of them.
+Prints what happened.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -18,7 +20,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import tstitch_cli.sample
-from tests.jobs import NAMES, command, quick_plan
+from tests.jobs import NAMES, command, contents, quick_plan
 from tests.toys import FakeClock, family
 from tstitch_cli.app import app
 from tstitch_cli.documents import write_plan
@@ -37,7 +39,7 @@ def draw(arguments: list[str], said: Path) -> int:
 
 
 def kill(arguments: list[str], folder: Path, said: Path, moments: random.Random) -> str | None:
-    """Starts a run and kills it at a random moment; what that left, None if the run ended before.
+    """Starts a run and kills it at a random moment; what that left, None if the run was complete before.
 
     Most moments are chosen among what the run does to files, where the time it takes is a small part of the whole.
     """
@@ -51,7 +53,10 @@ def kill(arguments: list[str], folder: Path, said: Path, moments: random.Random)
     if by_time:
         time.sleep(seconds)
         os.kill(process, signal.SIGKILL)
-    if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != -signal.SIGKILL:
+    ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if ended not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a run ended with status {ended}")
+    if ended == 0:
         return None
     names = os.listdir(folder) if folder.exists() else []
     if any(name.endswith(".tmp") for name in names):
@@ -94,9 +99,12 @@ def main() -> None:
         raise SystemExit(f"drawing without kills ended with status {status}")
     while sum(left.values()) < kills:
         happened = kill(killed, root / "killed", said, moments)
-        if happened is None:
-            raise SystemExit(f"a run ended after {sum(left.values())} kills: draw more pictures")
-        left[happened] += 1
+        if happened is not None:
+            left[happened] += 1
+        elif contents(root / "killed") == contents(root / "whole"):
+            shutil.rmtree(root / "killed")
+        else:
+            raise SystemExit(f"not the same after {sum(left.values())} kills")
     if status := draw(killed, said):
         raise SystemExit(f"going on after the last kill ended with status {status}")
     print(f"killed {kills} times, which left: " + ", ".join(f"{what} {n} times" for what, n in left.most_common()))

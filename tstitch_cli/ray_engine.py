@@ -167,7 +167,8 @@ class Cluster:
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
             if self.address is None:
                 processors = max(os.cpu_count() or 1, (self.workers or 1) * int(task.resources["num_cpus"]))
-                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+                # `local`, for without an address Ray would join a cluster that is running here.
+                ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
             else:
                 try:
                     ray.init(self.address, **quiet)
@@ -307,7 +308,10 @@ class _Pool:
         self.say(f"a worker was lost and is replaced: {_first_line(error)}")
         ray.kill(worker)  # it may only have been out of reach
         self._starting = {answer: starting for answer, starting in self._starting.items() if starting != worker}
-        self._again.extend(pictures for _, pictures in self._given.pop(worker, ()))
+        # The batch that it was at comes last, for it may be what workers die of.
+        had = [pictures for _, pictures in self._given.pop(worker, ())]
+        self._again.extendleft(reversed(had[1:]))
+        self._again.extend(had[:1])
         self._start()
 
 

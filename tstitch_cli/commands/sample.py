@@ -75,7 +75,8 @@ def sample(
 
         hub.go_offline()
     if again is not None:
-        if any((prompt, prompts_file, grid, sweep, dry_run, row is not None, image, mask, control, lora, shard)):
+        others = (prompt, prompts_file, grid, sweep, dry_run, row is not None, image, mask, control, lora)
+        if any((*others, shard, engine != "local", address, workers)):
             raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
         _again(again, folder, overwrite=overwrite, allow_stale=allow_stale)
         return
