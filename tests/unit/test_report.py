@@ -41,6 +41,7 @@ TINY = Scale(
     fewer=(6,),
     guidances=(2.0,),
     early=0.1,
+    early_pictures=200,
     profile_s=0.1,
     analysed=2,
     at_once=20,

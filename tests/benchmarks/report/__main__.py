@@ -149,7 +149,7 @@ def bundled(scale: Scale, out: Path, work: Path, data: Path, device: str, dtype:
     folder = work / f"early-{scale.early:g}"
 
     def trained() -> str:
-        early.train(data, folder, scale.early)
+        early.train(data, folder, scale.early, scale.early_pictures)
         return early.NAME
 
     studio = Studio(loader(folder), extractor, reference, work, scale.at_once)
