@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tests.benchmarks.report.figure import free_start
 from tests.benchmarks.report.fractions import _no_worse
 from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, resampled, sums
 from tests.benchmarks.report.page import anchor
+from tests.benchmarks.report.stopwatch import Stopwatch
 from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
 from tstitch_cli import references
 from tstitch_cli.allocation import expand
@@ -40,6 +42,7 @@ TINY = Scale(
     fewer=(6,),
     guidances=(2.0,),
     early=0.1,
+    early_pictures=200,
     profile_s=0.1,
     analysed=2,
     at_once=20,
@@ -168,6 +171,22 @@ def test_rows_of_the_studies() -> None:
 def test_the_pareto_front() -> None:
     a, b, c, d = (((name, 1),) for name in "abcd")
     assert rows.pareto({a: 1, b: 2, c: 3, d: 4}, {a: 5, b: 6, c: 2, d: 2}) == [a, c]
+
+
+def test_a_stopwatch_counts_runs_that_were_cut(tmp_path: Path) -> None:
+    clock = toys.FakeClock()
+    for _ in range(2):
+        watch = Stopwatch(tmp_path / "seconds.json", clock.mark)
+        clock.advance(100.0)
+        watch.start("rows")
+        clock.advance(2.0)
+        watch.lap()
+        clock.advance(1.0)
+    assert watch.seconds() == {"rows": 4.0}
+    watch.start("rivals")
+    clock.advance(5.0)
+    assert watch.lap() == 5.0
+    assert watch.seconds() == {"rows": 4.0, "rivals": 5.0}
 
 
 def test_an_anchor_is_where_it_is_looked_for() -> None:

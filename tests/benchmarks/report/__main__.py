@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -51,34 +50,30 @@ Test = Callable[[], tuple[Described, torch.Tensor]]
 def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Figure]:
     """Makes the figures of `parts`, draws them, and writes report.json and README.md, a part at a time.
 
-    Figures of other parts that an earlier report has are kept. Seconds are of the processor, which those of a busy
-    machine's clock would overstate; a part's are those of all runs that finished it. `facts` are the machine's and the
-    command's.
+    Figures of other parts that an earlier report has are kept. `facts` are the machine's and the command's.
     """
-    kept = _read(bench.out / "report.json")
+    kept, stopwatch = _read(bench.out / "report.json"), bench.studio.stopwatch
     for name in parts:
-        began = time.process_time()
-        kept["parts"][name] = PARTS[name](bench)
-        kept["seconds"][name] = round(time.process_time() - began + kept["seconds"].get(name, 0.0), 1)
-        for figure in kept["parts"][name]:
+        stopwatch.start(name)
+        kept[name] = PARTS[name](bench)
+        for figure in kept[name]:
             if figure.lines and not figure.pictures:
                 draw.png(figure, bench.out / f"{figure.name}.png")
-        talk.print(f"{name}: done, {kept['seconds'][name]:.0f} s of processor time in all runs")
-        figures = [figure for part in PARTS for figure in kept["parts"].get(part, [])]
-        told = facts | {"seconds": kept["seconds"], "total_s": sum(kept["seconds"].values()), "seed": SEED}
-        report = {**told, "parts": {part: [asdict(each) for each in found] for part, found in kept["parts"].items()}}
+        talk.print(f"{name}: done, {stopwatch.lap():.0f} s of processor time in all runs")
+        figures = [figure for part in PARTS for figure in kept.get(part, [])]
+        told = facts | {"seconds": stopwatch.seconds(), "seed": SEED}
+        report = {**told, "parts": {part: [asdict(each) for each in found] for part, found in kept.items()}}
         files.write(bench.out / "report.json", (json.dumps(report, indent=1) + "\n").encode(), overwrite=True)
         files.write(bench.out / "README.md", page.page(figures, told).encode(), overwrite=True)
-    return [figure for part in PARTS for figure in kept["parts"].get(part, [])]
+    return [figure for part in PARTS for figure in kept.get(part, [])]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The parts and seconds of an earlier report, empty where there is none."""
+def _read(path: Path) -> dict[str, list[Figure]]:
+    """The parts of an earlier report, none where there is none."""
     if not path.is_file():
-        return {"parts": {}, "seconds": {}}
+        return {}
     report = json.loads(path.read_text(encoding="utf-8"))
-    parts = {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
-    return {"parts": parts, "seconds": report["seconds"]}
+    return {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
 
 
 def _figure(told: dict[str, Any]) -> Figure:
@@ -149,7 +144,7 @@ def bundled(scale: Scale, out: Path, work: Path, data: Path, device: str, dtype:
     folder = work / f"early-{scale.early:g}"
 
     def trained() -> str:
-        early.train(data, folder, scale.early)
+        early.train(data, folder, scale.early, scale.early_pictures)
         return early.NAME
 
     studio = Studio(loader(folder), extractor, reference, work, scale.at_once)
@@ -174,8 +169,10 @@ def main() -> None:
         scale = replace(scale, pictures=given.pictures, rows_pictures=given.pictures)
     bench = bundled(scale, given.out, given.work, fashion_mnist.find(given.data), given.device, given.dtype)
     options = "".join((" --quick" * given.quick, f" --pictures {given.pictures}" if given.pictures else ""))
+    out = given.out.resolve()
+    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else Path(out.name)
     facts = {
-        "command": f"python -m tests.benchmarks.report --out {given.out.as_posix()}{options}",
+        "command": f"python -m tests.benchmarks.report --out {out.as_posix()}{options}",
         "machine": machine(bench.studio.load((SMALL, LARGE), bench.setting)),
         "setting": f"{given.dtype} on {given.device}",
         "scale": asdict(scale),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.common import words
+from tests.benchmarks.report.stopwatch import Stopwatch
 from tstitch_cli import agreement, evaluations, references
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import HostClock
@@ -46,7 +47,7 @@ class Studio:
     def __init__(self, load: Load, extractor: Extractor, reference: Reference, work: Path, at_once: int) -> None:
         self.load, self.extractor, self.reference = load, extractor, reference
         self.work, self.at_once = work, at_once
-        self.spent_s: dict[str, float] = {}
+        self.stopwatch = Stopwatch(work / "seconds.json")
 
     def evaluated(self, study: Study, metrics: Sequence[str] = ("fid",)) -> Evaluated:
         """`study` measured, its rows named by their words."""
@@ -59,6 +60,7 @@ class Studio:
             now = time.perf_counter()
             if now - told > TELL_S:
                 told = now
+                self.stopwatch.lap()
                 talk.print(f"{study.name}: {share:.0%}, {now - began:.0f} s, {doing}", markup=False)
 
         found = evaluate(
@@ -75,7 +77,6 @@ class Studio:
             progress=progress,
         )
         spent = time.perf_counter() - began
-        self.spent_s[study.name] = round(spent, 1)
         talk.print(f"{study.name}: done in {spent:.0f} s, {found.drawn} pictures drawn", markup=False)
         return found
 

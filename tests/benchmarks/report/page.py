@@ -82,7 +82,7 @@ def _made(facts: dict[str, Any]) -> str:
     times = markdown(
         ("part", "seconds of processor time"), [(name, f"{seconds:.0f}") for name, seconds in spent.items()]
     )
-    minutes, count = facts["total_s"] / 60, machine["threads"]
+    minutes, count = sum(spent.values()) / 60, machine["threads"]
     threads = f"{count} thread{'s' * (count > 1)}"
     return f"""## How it was made
 

@@ -36,6 +36,8 @@ class Scale:
     guidances: tuple[float, ...]
     early: float
     """Share of its schedule that the small model of figure 18 is trained for."""
+    early_pictures: int
+    """Training pictures that it sees, from the first; all of them are 60,000."""
     profile_s: float
     """The most seconds that a profile takes."""
     analysed: int
@@ -53,6 +55,7 @@ FULL = Scale(
     fewer=(4, 6, 8, 12, 16),
     guidances=(1.5, 2.0, 3.0),
     early=0.1,
+    early_pictures=60_000,
     profile_s=60.0,
     analysed=64,
     at_once=200,
@@ -66,6 +69,7 @@ QUICK = replace(
     sampler_steps=10,
     fewer=(6,),
     early=0.01,
+    early_pictures=6_000,
     profile_s=20.0,
     analysed=16,
 )
