@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tstitch_cli import files, locks, strict_json
@@ -177,16 +177,21 @@ class Manifest:
 def claimed(job: Job, request: Request, progress: Progress = lambda doing, share: None) -> Iterator[Manifest]:
     """Takes `request`'s folder for `job`: begins its manifest, or reads it and looks at the pictures that are there.
 
+    Where a job fails before its first picture is finished, what this made is taken away again.
+
     Raises:
         BadFileError: another process draws this job there, the folder holds another job or pictures of unknown origin
             (which `overwrite` allows to be replaced), pictures were changed since, or it cannot be written.
     """
     folder, path = request.folder, path_of(request)
     files.refuse_existing(path, overwrite=True)
+    new = not folder.exists()
     with _telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
     book = Manifest(path, job, request)
     with ExitStack() as kept:
+        if new:
+            kept.callback(_leave_no_empty, folder)
         # Held by one at a time, so that no two begin different jobs; looking at the pictures takes longer and is not
         # done under it.
         busy = f"{folder}: other processes are busy looking through it"
@@ -199,11 +204,21 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
                         other.unlink()
             elif others:
                 raise _another(folder, others)
-            if not path.exists():
+            if begun := not path.exists():
                 book._begin()
         book._look(progress)
-        yield book
+        try:
+            yield book
+        except BaseException:
+            if begun and not book.finished:
+                path.unlink(missing_ok=True)
+            raise
         book._finish()
+
+
+def _leave_no_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def refuse_other(job: Job, request: Request) -> None:

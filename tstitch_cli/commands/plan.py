@@ -263,7 +263,7 @@ def _table(made: Plan) -> Table:
     headings += ["loss"] if with_loss else []
     metrics = measured_words.present(rows)
     headings += map(measured_words.heading, metrics)
-    ordered = any(row.order for row in rows)
+    ordered = any(row.order for row in made.rows)
     for heading in (*headings, "compute", "fits", "Pareto", *["order"] * ordered):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, row in zip(_shown_rows(made), rows, strict=True):

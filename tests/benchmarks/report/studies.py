@@ -48,7 +48,7 @@ class Scale:
 FULL = Scale(
     rows_pictures=3000,
     pictures=1200,
-    rows_steps=10,
+    rows_steps=20,
     base_steps=20,
     steps=(10, 20, 50, 100),
     sampler_steps=50,
@@ -64,6 +64,7 @@ QUICK = replace(
     FULL,
     rows_pictures=200,
     pictures=200,
+    rows_steps=10,
     base_steps=10,
     steps=(10, 20),
     sampler_steps=10,
