@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting

@@ -15,11 +15,14 @@ import torch
 import transformers
 from torch import nn
 
-from tstitch_cli import caches, components, embeddings, hub, hub_errors, offload, running, schedulers, tasks
-from tstitch_cli.bridge import Bridge
+from tstitch_cli import components, schedulers, tasks
+from tstitch_cli.bridges import embeddings, running
+from tstitch_cli.bridges.bridge import Bridge
 from tstitch_cli.devices import out_of_memory, resolve_device
-from tstitch_cli.fetch_command import fetch_command
+from tstitch_cli.fetching import hub, hub_errors
+from tstitch_cli.fetching.fetch_command import fetch_command
 from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.savings import caches, offload
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo import converted

@@ -17,15 +17,18 @@ from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
-from tstitch_cli import agreement, evaluations, fingerprint, flops, machine_load, steadiness
-from tstitch_cli.accelerations import is_full, watches
+from tstitch_cli import evaluations
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
-from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import DeviceError
-from tstitch_cli.memory import PeakMemory
+from tstitch_cli.measuring import agreement, fingerprint, flops, machine_load, steadiness
+from tstitch_cli.measuring.memory import PeakMemory
+from tstitch_cli.measuring.spread import spread
+from tstitch_cli.measuring.steadiness import Reading
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.sample import Work, write
+from tstitch_cli.savings.accelerations import is_full, watches
 from tstitch_cli.schema import (
     QUANTILES,
     Agreement,
@@ -36,8 +39,6 @@ from tstitch_cli.schema import (
     Profile,
     Validation,
 )
-from tstitch_cli.spread import spread
-from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
 FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2

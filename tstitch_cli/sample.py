@@ -10,21 +10,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint, hub, known_steps
+from tstitch_cli import components
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.fetch_command import fetch_command
-from tstitch_cli.hub_errors import advising
+from tstitch_cli.fetching import hub
+from tstitch_cli.fetching.fetch_command import fetch_command
+from tstitch_cli.fetching.hub_errors import advising
 from tstitch_cli.images import png, write_png
 from tstitch_cli.inputs import NOTHING, Given
-from tstitch_cli.job import Job, job_of
+from tstitch_cli.jobs.job import Job, job_of
+from tstitch_cli.jobs.manifest import claimed
+from tstitch_cli.jobs.request import Pictures, Request, names_of
 from tstitch_cli.lora import merge
-from tstitch_cli.manifest import claimed
+from tstitch_cli.measuring import fingerprint
+from tstitch_cli.planning import known_steps
 from tstitch_cli.provenance import Provenance
-from tstitch_cli.request import Pictures, Request, names_of
 from tstitch_cli.schema import RANDOM_WEIGHTS, GivenFile, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
 from tstitch_cli.zoo import converted

@@ -23,11 +23,11 @@ from tests.benchmarks.common import LARGE, RESULTS, SMALL, Sample, start
 from tstitch_cli import files
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.commands.sweeping import draw_sweep
-from tstitch_cli.imported import from_times
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
-from tstitch_cli.prompts import Prompt
 from tstitch_cli.quantities import parse_budget
-from tstitch_cli.request import Request
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
 from tstitch_cli.zoo.registry import Zoo
 

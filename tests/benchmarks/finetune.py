@@ -50,7 +50,7 @@ from tstitch_cli.allocation import Allocation, expand, runs, whole_steps
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family
-from tstitch_cli.features import ClassifierFeatures
+from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.conditions import Conditions
 from tstitch_cli.training.datasets import Dataset, find, of_fashion_mnist

@@ -32,8 +32,8 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.request import Request
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.sample import check_fingerprint, draw, entries_of, recorded_control, warm_up, work_of
 from tstitch_cli.schema import Plan, Profile, Row
 from tstitch_cli.trajectory import Batch

@@ -39,10 +39,10 @@ from tests.benchmarks.overhead import abba
 from tests.jobs import quick_plan
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.manifest import claimed
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.ray_engine import Cluster
-from tstitch_cli.request import Request
+from tstitch_cli.jobs.manifest import claimed
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.ray_engine import Cluster
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.sample import Identity, Order, batch_of, draw_each, entries_of, job, warm_up, work_of
 
 BATCHES, BATCH, STEPS, ROUNDS = 8, 8, 20, 10

@@ -21,9 +21,9 @@ from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
 from tstitch_cli.documents import write_plan
 from tstitch_cli.errors import DeviceError, ExitStatus
-from tstitch_cli.manifest import claimed
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.request import Request
+from tstitch_cli.jobs.manifest import claimed
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
 
 ROOT = Path(__file__).parents[2]
 JOB = ("--prompt", "bag", "--prompt", "coat", "--count", "4")

@@ -19,7 +19,7 @@ from tstitch_cli.app import app
 from tstitch_cli.documents import write_plan, write_profile
 from tstitch_cli.errors import ExitStatus, TstitchError
 from tstitch_cli.images import save_picture
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Fingerprint, PlannedDenoiser

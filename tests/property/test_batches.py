@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tstitch_cli import prompts
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.request import Request, batches
+from tstitch_cli.jobs import prompts
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request, batches
+from tstitch_cli.jobs.shards import Shard, parse
 from tstitch_cli.schema import MAX_SEED
-from tstitch_cli.shards import Shard, parse
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip).map(str.strip)
 written = st.lists(

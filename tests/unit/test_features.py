@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests import toys
-from tstitch_cli import clip_score, features, inception
-from tstitch_cli.clip_score import ClipScore
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.inception import Inception, InceptionFeatures
+from tstitch_cli.quality import clip_score, features, inception
+from tstitch_cli.quality.clip_score import ClipScore
+from tstitch_cli.quality.inception import Inception, InceptionFeatures
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_unknown_features_are_refused() -> None:
 def test_the_classifier_of_captioned_pictures_sees_their_colours(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from tstitch_cli.attributes import AttributeClassifier
+    from tstitch_cli.quality.attributes import AttributeClassifier
 
     torch.manual_seed(0)
     save_file(AttributeClassifier().state_dict(), tmp_path / "model.safetensors")

@@ -15,9 +15,9 @@ from tests.toys import FakeClock
 from tstitch_cli import random_weights
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.profile import Effort, measure
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.request import Request
 from tstitch_cli.sample import draw, redraw, sweep
 from tstitch_cli.schema import RANDOM_WEIGHTS, Setting
 from tstitch_cli.stitching import planned_evaluations

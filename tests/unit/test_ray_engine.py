@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tstitch_cli.errors import DeviceError, StaleError, TstitchError
-from tstitch_cli.ray_engine import AHEAD, MOST_LOST, _Pool
-from tstitch_cli.request import Picture, Pictures
+from tstitch_cli.jobs.ray_engine import AHEAD, MOST_LOST, _Pool
+from tstitch_cli.jobs.request import Picture, Pictures
 from tstitch_cli.sample import Identity
 
 SAME = Identity({"small": "1"}, {"torch": "2"})

@@ -24,12 +24,12 @@ from tests.benchmarks.report.measures import Floats, compared, distance, rank_co
 from tests.benchmarks.report.page import anchor
 from tests.benchmarks.report.stopwatch import Stopwatch
 from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
-from tstitch_cli import references
 from tstitch_cli.allocation import expand
 from tstitch_cli.denoisers import Family
-from tstitch_cli.features import Features
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import Features
+from tstitch_cli.quality.statistics import SUBSETS, Described
 from tstitch_cli.schema import Measured, Setting
-from tstitch_cli.statistics import SUBSETS, Described
 
 SETTING = Setting(10, "ddim", 1.25, 2, 16, "float32", "cpu")
 TINY = Scale(

@@ -12,8 +12,8 @@ from tests.toys import FakeClock, family
 from tstitch_cli import provenance
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
-from tstitch_cli.prompts import Prompt
-from tstitch_cli.request import Request
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.sample import Drawn, Work, batch_of, draw, entries_of, redraw, sweep, warm_up
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.trajectory import Batch

@@ -8,7 +8,7 @@ import pytest
 
 from tstitch_cli.devices import use_local
 from tstitch_cli.errors import DeviceError, UsageError
-from tstitch_cli.shards import WHOLE, Shard, local_rank, of_rank
+from tstitch_cli.jobs.shards import WHOLE, Shard, local_rank, of_rank
 
 
 def test_the_share_is_by_rank() -> None:

@@ -35,14 +35,14 @@ def demo(
     from tstitch_cli.commands.sweeping import draw_sweep
     from tstitch_cli.documents import digest, write_plan
     from tstitch_cli.files import refuse_existing
-    from tstitch_cli.manifest import path_of
-    from tstitch_cli.orders import SMALL_TO_LARGE
+    from tstitch_cli.jobs.manifest import path_of
+    from tstitch_cli.jobs.prompts import Prompt
+    from tstitch_cli.jobs.request import Request, paths_of
     from tstitch_cli.plan import make_plan
-    from tstitch_cli.plots import pareto_png
-    from tstitch_cli.prompts import Prompt
+    from tstitch_cli.planning.orders import SMALL_TO_LARGE
+    from tstitch_cli.planning.refined_row import with_refined
+    from tstitch_cli.plotting.plots import pareto_png
     from tstitch_cli.quantities import parse_budget
-    from tstitch_cli.refined_row import with_refined
-    from tstitch_cli.request import Request, paths_of
     from tstitch_cli.schema import Setting
     from tstitch_cli.zoo.registry import Zoo
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from tstitch_cli import drift
 from tstitch_cli.commands.edge import out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.commands.stopping import finishing_first, typed
 from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError
-from tstitch_cli.manifest import Manifest, Progress, claimed, path_of, refuse_other
-from tstitch_cli.request import Pictures, Request, names_of
+from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
+from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Here:
     def identify(self, plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
         """What is here; under a launcher, this process takes the device of its local rank."""
         from tstitch_cli import devices, sample
-        from tstitch_cli.shards import local_rank
+        from tstitch_cli.jobs.shards import local_rank
 
         devices.use_local(devices.resolve_device(plan.setting.device), local_rank())
         return sample.identify(plan, order, allow_stale=allow_stale)

@@ -87,15 +87,16 @@ def plan(
     With --steps, --scheduler or --accelerate, the profiles beside this one that were measured together with it
     (`tstitch profile --steps 10,20,50`) are looked at as well, and the best setting is planned for.
     """
-    from tstitch_cli import documents, files, measurements, siblings
+    from tstitch_cli import documents, files
     from tstitch_cli.commands import plan_words
-    from tstitch_cli.joint import choose
-    from tstitch_cli.objectives import least_loss, named
     from tstitch_cli.plan import make_plan
+    from tstitch_cli.planning import measurements, siblings
+    from tstitch_cli.planning.joint import choose
+    from tstitch_cli.planning.objectives import least_loss, named
+    from tstitch_cli.planning.rivals import with_rivals
+    from tstitch_cli.planning.siblings import Found
     from tstitch_cli.profiles import find, newest
     from tstitch_cli.quantities import Quantity, parse_budget
-    from tstitch_cli.rivals import with_rivals
-    from tstitch_cli.siblings import Found
 
     asked = parse_budget(budget)
     bound = _quantile(quantile)
@@ -136,11 +137,11 @@ def plan(
             digest=documents.digest(found.path),
         )
         if increment is None:
-            from tstitch_cli.refined_row import with_refined
+            from tstitch_cli.planning.refined_row import with_refined
 
             made = with_refined(made, found.profile, budget=within, objective=sought, order=order)
         if exact:
-            from tstitch_cli.exact_row import with_optimum
+            from tstitch_cli.planning.exact_row import with_optimum
 
             made = with_optimum(made, found.profile)
         return made
@@ -159,7 +160,7 @@ def plan(
         talk.print(f"[yellow]{gone} measured rows of the earlier plan are not in this table, and are left out[/]")
     documents.write_plan(made, out_file, overwrite=overwrite)
     if plot is not None:
-        from tstitch_cli.plots import pareto_png
+        from tstitch_cli.plotting.plots import pareto_png
 
         pareto_png(made, plot, overwrite=overwrite)
     talk.print(f"profile: [bold]{_safe(source)}[/] ({_origin(read)}, {_safe(read.created)})")
@@ -249,7 +250,7 @@ def _table(made: Plan) -> Table:
     from rich.table import Table
 
     from tstitch_cli.commands import measured_words
-    from tstitch_cli.orders import SMALL_TO_LARGE
+    from tstitch_cli.planning.orders import SMALL_TO_LARGE
 
     names = [denoiser.name for denoiser in made.denoisers]
     rows = [made.rows[index] for index in _shown_rows(made)]

@@ -14,8 +14,8 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.schema import MAX_SEED, Plan, Row
 
 if TYPE_CHECKING:
-    from tstitch_cli.request import Request
-    from tstitch_cli.shards import Shard
+    from tstitch_cli.jobs.request import Request
+    from tstitch_cli.jobs.shards import Shard
 
 
 @guarded
@@ -71,7 +71,7 @@ def sample(
     draws the rest, and on a finished folder it draws nothing.
     """
     if offline:
-        from tstitch_cli import hub
+        from tstitch_cli.fetching import hub
 
         hub.go_offline()
     if again is not None:
@@ -80,12 +80,13 @@ def sample(
             raise UsageError("--from draws one picture as it was made", hint="give it with --out, --overwrite alone")
         _again(again, folder, overwrite=overwrite, allow_stale=allow_stale)
         return
-    from tstitch_cli import inputs, prompts
+    from tstitch_cli import inputs
     from tstitch_cli.commands.drawing import draw_plan, refuse
     from tstitch_cli.commands.sweeping import draw_sweep
     from tstitch_cli.documents import read_plan
+    from tstitch_cli.jobs import prompts
+    from tstitch_cli.jobs.request import Request
     from tstitch_cli.lora import read as read_loras
-    from tstitch_cli.request import Request
 
     plan = read_plan(plan_file)
     chosen = _row(plan, row)
@@ -121,7 +122,7 @@ def sample(
     elif engine == "local":
         draw_plan(plan, chosen, request, allow_stale=allow_stale)
     else:
-        from tstitch_cli.ray_engine import Cluster
+        from tstitch_cli.jobs.ray_engine import Cluster
 
         with closing(Cluster(address, workers, talk.print)) as cluster:
             draw_plan(plan, chosen, request, allow_stale=allow_stale, engine=cluster)
@@ -131,9 +132,9 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
     from tstitch_cli import inputs, provenance
     from tstitch_cli.files import refuse_existing
     from tstitch_cli.images import save_picture
+    from tstitch_cli.jobs.request import paths_of
     from tstitch_cli.lora import again as loras_again
     from tstitch_cli.lora import merge
-    from tstitch_cli.request import paths_of
     from tstitch_cli.sample import entries_of, recorded_control
 
     made = provenance.read(png)
@@ -149,7 +150,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.devices import resolve_device
-        from tstitch_cli.fingerprint import require_same_weights
+        from tstitch_cli.measuring.fingerprint import require_same_weights
         from tstitch_cli.sample import redraw
 
         resolve_device(made.setting.device)
@@ -164,7 +165,7 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
 
 
 def _shard(text: str | None) -> Shard:
-    from tstitch_cli import shards
+    from tstitch_cli.jobs import shards
 
     shard = shards.of_rank() if text is None else shards.parse(text)
     if shard.of > 1:

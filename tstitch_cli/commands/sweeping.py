@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tstitch_cli.commands.drawing import HERE, SWEEP, loaded, order_of, refuse
 from tstitch_cli.commands.edge import out, steps_bar
-from tstitch_cli.request import Request
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.schema import Plan, Row
 
 if TYPE_CHECKING:

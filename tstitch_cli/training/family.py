@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
 
-from tstitch_cli import references
-from tstitch_cli.classifier import Classifier
-from tstitch_cli.features import ClassifierFeatures
+from tstitch_cli.quality import references
+from tstitch_cli.quality.classifier import Classifier
+from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, encode_all, scale_of
 from tstitch_cli.training.classifier import ClassifierRecipe

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tstitch_cli import components, documents, fingerprint, schedulers
+from tstitch_cli import components, documents, schedulers
 from tstitch_cli.allocation import Allocation
+from tstitch_cli.bridges.matching import Frame, Match, frame
+from tstitch_cli.bridges.running import form_of
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.matching import Frame, Match, frame
-from tstitch_cli.running import form_of
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.schema import Plan, Setting
 from tstitch_cli.training import curve
 from tstitch_cli.training.adapters import Adapter

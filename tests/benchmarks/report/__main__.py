@@ -25,14 +25,15 @@ from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import SEED, Load, Studio
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.studies import FULL, QUICK, Scale
-from tstitch_cli import files, references
+from tstitch_cli import files
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import UsageError
-from tstitch_cli.features import ClassifierFeatures
-from tstitch_cli.records import Records, key
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import ClassifierFeatures
+from tstitch_cli.quality.records import Records, key
+from tstitch_cli.quality.statistics import Described, joined
 from tstitch_cli.schema import Setting
-from tstitch_cli.statistics import Described, joined
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.zoo.registry import Zoo
 

@@ -9,16 +9,18 @@ from pathlib import Path
 
 from tests.benchmarks.common import words
 from tests.benchmarks.report.stopwatch import Stopwatch
-from tstitch_cli import agreement, evaluations, references
+from tstitch_cli import evaluations
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family
 from tstitch_cli.evaluate import Evaluated, evaluate
-from tstitch_cli.features import Extractor
-from tstitch_cli.references import Reference
+from tstitch_cli.measuring import agreement
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import Extractor
+from tstitch_cli.quality.references import Reference
+from tstitch_cli.quality.statistics import Described
 from tstitch_cli.schema import Agreement, Setting
-from tstitch_cli.statistics import Described
 from tstitch_cli.trajectory import Batch, run
 
 SEED = 1

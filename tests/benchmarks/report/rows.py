@@ -17,12 +17,12 @@ from tests.benchmarks.report.figure import FREE, PAPER_PAIR, Figure, Line, Point
 from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, resampled, sums
 from tests.benchmarks.report.studies import ALL, fraction, table
 from tstitch_cli.allocation import Allocation
-from tstitch_cli.costs import CostModel
-from tstitch_cli.objectives import compute_of, loss_of
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.costs import CostModel
+from tstitch_cli.planning.objectives import compute_of, loss_of
+from tstitch_cli.quality.statistics import Described, Sums, frechet
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Measured, Profile
-from tstitch_cli.statistics import Described, Sums, frechet
 
 BUDGETS = 10
 CLOSE = 1.03
