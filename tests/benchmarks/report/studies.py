@@ -46,12 +46,12 @@ class Scale:
 
 
 FULL = Scale(
-    rows_pictures=3000,
-    pictures=1200,
+    rows_pictures=1000,
+    pictures=400,
     rows_steps=20,
     base_steps=20,
     steps=(10, 20, 50, 100),
-    sampler_steps=50,
+    sampler_steps=20,
     fewer=(4, 6, 8, 12, 16),
     guidances=(1.5, 2.0, 3.0),
     early=0.1,
