@@ -161,11 +161,11 @@ def _alone(name: str, vae: Callable[[], nn.Module], noise: Callable[[], Any]) ->
     return lambda transformer: made(name, transformer=transformer, vae=vae(), scheduler=noise())
 
 
-def pixart(seed: int) -> Any:
+def pixart(seed: int, depth: int = 1) -> Any:
     torch.manual_seed(seed)
     return diffusers.PixArtTransformer2DModel(
         sample_size=8,
-        num_layers=1,
+        num_layers=depth,
         patch_size=2,
         attention_head_dim=8,
         num_attention_heads=2,
@@ -190,13 +190,13 @@ def _pixart() -> dict[str, Any]:
     }
 
 
-def sana(seed: int) -> Any:
+def sana(seed: int, depth: int = 1) -> Any:
     torch.manual_seed(seed)
     return diffusers.SanaTransformer2DModel(
         patch_size=1,
         in_channels=4,
         out_channels=4,
-        num_layers=1,
+        num_layers=depth,
         num_attention_heads=2,
         attention_head_dim=4,
         num_cross_attention_heads=2,
@@ -326,7 +326,7 @@ def _wan() -> dict[str, Any]:
     }
 
 
-def cogvideox(seed: int) -> Any:
+def cogvideox(seed: int, depth: int = 1) -> Any:
     torch.manual_seed(seed)
     return diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
@@ -335,7 +335,7 @@ def cogvideox(seed: int) -> Any:
         out_channels=4,
         time_embed_dim=8,
         text_embed_dim=8,
-        num_layers=1,
+        num_layers=depth,
         sample_width=8,
         sample_height=8,
         sample_frames=5,

@@ -64,6 +64,8 @@ def test_nonsense_is_refused(asked: str, why: str) -> None:
         ("tome", list(range(10))),
         ("fbcache", list(range(10))),
         ("taylorseer:warm=3:interval=3", [0, 1, 2, 4, 7]),
+        ("pab", [0, 1, 2, 4, 6, 8]),
+        ("pab:warm=1:interval=4", [0, 4, 8]),
     ],
 )
 def test_the_rhythm_of_full_evaluations(asked: str, full: list[int]) -> None:
@@ -80,7 +82,7 @@ def test_what_stands_in_a_file_is_held_to_the_same_form(written: tuple[str, ...]
 
 
 def test_what_fits_passes() -> None:
-    for asked in ("fbcache", "tome", "taylorseer"):
+    for asked in ("fbcache", "tome", "taylorseer", "pab"):
         check_setting(FASHION, replace(SETTING, accelerate=accelerations.parse(asked)))
     check_setting(SD, replace(SD_SETTING, accelerate=accelerations.parse("deepcache,tome")))
 
@@ -88,7 +90,7 @@ def test_what_fits_passes() -> None:
 def test_the_architecture_must_be_known_to_it() -> None:
     with pytest.raises(UsageError, match="deepcache does not work on fashion-s, a DiTTransformer2DModel") as caught:
         check_setting(FASHION, replace(SETTING, accelerate=accelerations.parse("deepcache")))
-    assert caught.value.hint == "what does: tome, fbcache, taylorseer"
+    assert caught.value.hint == "what does: tome, fbcache, taylorseer, pab"
     with pytest.raises(UsageError, match="fbcache does not work on bk-sdm-tiny, a UNet2DConditionModel"):
         check_setting(SD, replace(SD_SETTING, accelerate=accelerations.parse("fbcache")))
 

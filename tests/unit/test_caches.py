@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +26,15 @@ from diffusers import (
 )
 from diffusers.hooks import (
     FirstBlockCacheConfig,
+    PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
     apply_first_block_cache,
+    apply_pyramid_attention_broadcast,
     apply_taylorseer_cache,
 )
 from torch import nn
 
-from tests import toys
+from tests import pipelines, toys
 from tests.unit.test_stitching import draw_class, draw_sd
 from tstitch_cli import schedulers
 from tstitch_cli.denoisers import Family
@@ -128,12 +131,24 @@ def no_middle(seed: int) -> nn.Module:
 
 
 Kind = tuple[Callable[[nn.Module], Any], Callable[[int], nn.Module], str, Callable[[Any, int], Any]]
+
+
+def other(name: str, denoiser: Callable[[int], nn.Module]) -> Kind:
+    """A kind of tests/pipelines.py with another denoiser."""
+    kind = pipelines.KINDS[name]
+    return kind.make, denoiser, kind.component, lambda pipeline, steps: kind.draw(pipeline, steps).numpy()
+
+
 KINDS: dict[str, Kind] = {
     "dit": (toys.class_pipeline, lambda seed: toys.tiny_dit(seed, depth=3), "transformer", draw_class),
     "sd": (toys.sd_pipeline, toys.tiny_unet, "unet", draw_sd),
     "bk-sdm": (toys.sd_pipeline, no_middle, "unet", draw_sd),
     "flux": (flux_pipeline, tiny_flux, "transformer", draw_flux),
     "wan": (wan_pipeline, tiny_wan, "transformer", draw_wan),
+    "pixart": other("pixart", lambda seed: pipelines.pixart(seed, depth=3)),
+    "cogvideox": other("cogvideox", lambda seed: pipelines.cogvideox(seed, depth=3)),
+    "sana": other("sana", lambda seed: pipelines.sana(seed, depth=3)),
+    "sd3": other("sd3", pipelines.sd3),
 }
 
 
@@ -202,7 +217,45 @@ def plain_taylorseer(pipeline: Any) -> None:
         only_context(pipeline.transformer)
 
 
-PLAIN = {"deepcache": plain_deepcache, "tome": plain_tome, "fbcache": plain_fbcache, "taylorseer": plain_taylorseer}
+def broadcasting(transformer: nn.Module) -> nn.Module:
+    """Attention every second evaluation, all of the first three: what diffusers takes for timesteps is counted."""
+    calls: list[None] = []
+    transformer.register_forward_hook(lambda module, args, output: calls.append(None))
+    late = (2, STEPS + 1)
+    config = PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        cross_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=late,
+        cross_attention_timestep_skip_range=late,
+        current_timestep_callback=lambda: len(calls),
+    )
+    apply_pyramid_attention_broadcast(transformer, config)
+    return transformer
+
+
+def plain_pab(pipeline: Any) -> None:
+    transformer = pipeline.transformer
+    if not isinstance(pipeline, WanPipeline):
+        broadcasting(transformer)
+        return
+    # diffusers keeps one output an attention, so guidance, which Wan calls for apart, needs a transformer of its own.
+    each = [broadcasting(deepcopy(transformer)), broadcasting(deepcopy(transformer))]
+    calls: list[None] = []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return each[len(calls) % 2](*args, **kwargs)
+
+    transformer.forward = forward
+
+
+PLAIN = {
+    "deepcache": plain_deepcache,
+    "tome": plain_tome,
+    "fbcache": plain_fbcache,
+    "taylorseer": plain_taylorseer,
+    "pab": plain_pab,
+}
 CASES = [
     ("sd", "deepcache"),
     ("bk-sdm", "deepcache"),
@@ -211,9 +264,21 @@ CASES = [
     ("dit", "fbcache:threshold=0.3"),
     ("flux", "fbcache:threshold=0.3"),
     ("wan", "fbcache:threshold=0.3"),
+    ("pixart", "fbcache:threshold=0.3"),
+    ("cogvideox", "fbcache:threshold=0.3"),
     ("dit", "taylorseer"),
     ("flux", "taylorseer"),
     ("wan", "taylorseer"),
+    ("pixart", "taylorseer"),
+    ("cogvideox", "taylorseer"),
+    ("sana", "taylorseer"),
+    ("dit", "pab"),
+    ("flux", "pab"),
+    ("wan", "pab"),
+    ("pixart", "pab"),
+    ("cogvideox", "pab"),
+    ("sana", "pab"),
+    ("sd3", "pab"),
 ]
 
 
@@ -243,11 +308,13 @@ def test_deepcache_keeps_its_rhythm_where_pndm_repeats_a_timestep() -> None:
     assert np.array_equal(draw("sd", pipeline, stitched, "large"), expected)
 
 
-def inner(denoiser: Any) -> nn.Module:
+def inner(denoiser: Any, asked: str = "") -> nn.Module:
     """A module that runs in full evaluations only."""
     if hasattr(denoiser, "down_blocks"):
         return denoiser.down_blocks[-1].resnets[0].conv1
     blocks = getattr(denoiser, "transformer_blocks", None) or denoiser.blocks
+    if "pab" in asked:
+        return (getattr(blocks[-1], "attn1", None) or blocks[-1].attn).to_q
     return getattr(blocks[-1], "ff", None) or blocks[-1].ffn
 
 
@@ -263,6 +330,18 @@ def inner(denoiser: Any) -> nn.Module:
         ("dit", "taylorseer"),
         ("flux", "taylorseer:warm=1:interval=4"),
         ("wan", "taylorseer:warm=2"),
+        ("pixart", "fbcache:threshold=10"),
+        ("cogvideox", "fbcache:threshold=10"),
+        ("pixart", "taylorseer"),
+        ("cogvideox", "taylorseer"),
+        ("sana", "taylorseer"),
+        ("dit", "pab"),
+        ("flux", "pab:warm=1:interval=3"),
+        ("wan", "pab:warm=2"),
+        ("pixart", "pab"),
+        ("cogvideox", "pab"),
+        ("sana", "pab"),
+        ("sd3", "pab"),
     ],
 )
 def test_caches_are_reset_at_a_switch(kind: str, asked: str) -> None:
@@ -270,7 +349,7 @@ def test_caches_are_reset_at_a_switch(kind: str, asked: str) -> None:
     pipeline, stitched, both = stitched_pipeline(kind, asked)
     full: set[tuple[str, int]] = set()
     for name, denoiser in both.items():
-        inner(denoiser).register_forward_pre_hook(
+        inner(denoiser, asked).register_forward_pre_hook(
             lambda module, args, name=name: full.add((name, stitched.clock.evaluation))
         )
     runs = [("small", 0, 4), ("large", 4, 9), ("small", 9, 10)]
@@ -286,7 +365,9 @@ def test_caches_are_reset_at_a_switch(kind: str, asked: str) -> None:
                 assert places == [p for p in range(end - start) if is_full(setting(asked), p)]
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("sd", "deepcache"), ("dit", "fbcache"), ("dit", "taylorseer")])
+@pytest.mark.parametrize(
+    ("kind", "asked"), [("sd", "deepcache"), ("dit", "fbcache"), ("dit", "taylorseer"), ("dit", "pab")]
+)
 def test_after_a_switch_the_output_is_that_of_a_fresh_cache(kind: str, asked: str) -> None:
     pipeline, stitched, _ = stitched_pipeline(kind, asked)
     outputs: list[torch.Tensor] = []

@@ -64,7 +64,7 @@ def profile(
     accelerate: Annotated[
         list[str] | None,
         typer.Option(
-            help="Caches and the like: deepcache, tome, fbcache, taylorseer, or deepcache:interval=2,tome; "
+            help="Caches and the like: deepcache, tome, fbcache, taylorseer, pab, or deepcache:interval=2,tome; "
             "given again, an alternative, of which `none` is one."
         ),
     ] = None,

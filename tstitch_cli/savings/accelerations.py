@@ -51,6 +51,8 @@ class Acceleration:
 
 _UNET, _DIT = "UNet2DConditionModel", "DiTTransformer2DModel"
 _FLUX, _WAN = "FluxTransformer2DModel", "WanTransformer3DModel"
+_PIXART, _COGVIDEOX = "PixArtTransformer2DModel", "CogVideoXTransformer3DModel"
+_SANA, _SD3 = "SanaTransformer2DModel", "SD3Transformer2DModel"
 ACCELERATIONS: dict[str, Acceleration] = {
     # Ma et al., 2024: every interval-th evaluation is a full one, the others run the outermost `branch` blocks only.
     "deepcache": Acceleration(
@@ -66,17 +68,30 @@ ACCELERATIONS: dict[str, Acceleration] = {
         (_UNET, _DIT), {"ratio": Parameter(0.5, 0.01, 0.75)}, cache=False, package="tomesd", combines=("deepcache",)
     ),
     # Where the first block's residual changed by less than the threshold, the other blocks' is that of before.
-    "fbcache": Acceleration((_DIT, _FLUX, _WAN), {"threshold": Parameter(0.05, 0.0, 10.0)}, cache=True, watches=True),
+    "fbcache": Acceleration(
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX),
+        {"threshold": Parameter(0.05, 0.0, 10.0)},
+        cache=True,
+        watches=True,
+    ),
     # Liu et al., 2025: the blocks' outputs are extrapolated, `order` terms of the series, between full evaluations;
     # the first `warm` are all full.
     "taylorseer": Acceleration(
-        (_DIT, _FLUX, _WAN),
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA),
         {
             "interval": Parameter(3, 2, 100, whole=True),
             "warm": Parameter(3, 1, 100, whole=True),
             "order": Parameter(1, 0, 4, whole=True),
         },
         cache=True,
+    ),
+    # Zhao et al., 2024: every interval-th evaluation computes attention, the others are given its output of before;
+    # the first `warm` all compute it.
+    "pab": Acceleration(
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA, _SD3),
+        {"interval": Parameter(2, 2, 100, whole=True), "warm": Parameter(3, 1, 100, whole=True)},
+        cache=True,
+        compiles=False,
     ),
 }
 
@@ -147,6 +162,8 @@ def is_full(setting: Setting, place: int) -> bool:
             return place % given["interval"] == 0
         if name == "taylorseer":
             return place < given["warm"] or (place - given["warm"] - 1) % given["interval"] == 0
+        if name == "pab":
+            return place < given["warm"] or place % given["interval"] == 0
     return True
 
 
@@ -179,7 +196,7 @@ def check(entries: Sequence[Entry], setting: Setting) -> None:
             )
         if setting.compiled and not acceleration.compiles:
             raise UsageError(
-                f"--accelerate {name} does not work with --compile: which blocks run changes from step to step",
+                f"--accelerate {name} does not work with --compile: what is computed changes from step to step",
                 hint="give one of the two",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,47 @@ def _taylorseer(transformer: Any, given: Mapping[str, float], stitched: Stitched
     return _hooked(transformer, stitched)
 
 
+def _pab(transformer: Any, given: Mapping[str, float], stitched: StitchedDenoiser) -> Reset:
+    from diffusers.hooks import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+    from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastHook as Hook
+    from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastState as State
+
+    kept: dict[str, list[State]] = {}
+    place = 0
+
+    # What diffusers takes for timesteps are evaluations here, counted from the switch: the rhythm begins with them.
+    interval, late = int(given["interval"]), (int(given["warm"]) - 1, sys.maxsize)
+    apply_pyramid_attention_broadcast(
+        transformer,
+        PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=interval,
+            cross_attention_block_skip_range=interval,
+            spatial_attention_timestep_skip_range=late,
+            cross_attention_timestep_skip_range=late,
+            current_timestep_callback=lambda: place,
+        ),
+    )
+    registries = (getattr(module, "_diffusers_hook", None) for module in transformer.modules())
+    hooks = [hook for each in registries if each for hook in each.hooks.values() if isinstance(hook, Hook)]
+
+    def enter(module: nn.Module, args: Any) -> None:
+        # diffusers keeps one output an attention; with calls of their own for prompt and guidance, the one would be
+        # given the other's.
+        nonlocal place
+        states = kept.setdefault(stitched.context, [State() for _ in hooks])
+        place = states[0].iteration
+        for hook, state in zip(hooks, states, strict=True):
+            hook.state = state
+
+    def reset() -> None:
+        kept.clear()
+        for hook in hooks:
+            hook.state = State()
+
+    transformer.register_forward_pre_hook(enter)
+    return reset
+
+
 def _hooked(transformer: Any, stitched: StitchedDenoiser) -> Reset:
     """Runs a denoiser in the cache context that the pipeline named, whether or not its class knows of contexts."""
     from diffusers import CacheMixin
@@ -142,4 +184,5 @@ _APPLY: dict[str, Callable[[Any, Mapping[str, float], StitchedDenoiser], Reset]]
     "tome": _tome,
     "fbcache": _fbcache,
     "taylorseer": _taylorseer,
+    "pab": _pab,
 }
