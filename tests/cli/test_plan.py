@@ -49,6 +49,21 @@ def test_table_on_stdout_talk_on_stderr_and_a_plan_that_reads() -> None:
         assert said not in result.stdout
 
 
+def test_a_plan_of_names_and_times_is_not_said_to_be_drawable() -> None:
+    write_profile(from_times({"a": 1.0, "b": 3.0}, 10), Path("times.yaml"), overwrite=False)
+    result = plan("--budget", "50%", "--profile", "times.yaml")
+    assert "wrote plan.yaml" in result.stderr
+    assert "next:" not in result.stderr
+
+
+@pytest.mark.parametrize(("out", "option"), [("known.yaml", " --profile known.yaml"), ("profiles/known.yaml", "")])
+def test_a_profile_elsewhere_is_named_in_what_comes_next(out: str, option: str) -> None:
+    given = ["profile", "--from-times", "a=1s", "b=3s", "--steps", "10", "--out", out]
+    made = CliRunner().invoke(app, given)
+    assert made.exit_code == 0, made.stderr
+    assert f"next: tstitch plan{option} --budget 50%" in made.stderr
+
+
 def test_json_is_the_plan_and_nothing_else() -> None:
     result = plan("--budget", "1.5x", "--json")
     assert json.loads(result.stdout) == {"schema": PLAN_SCHEMA, **plain(read_plan(Path("plan.yaml")))}

@@ -59,6 +59,8 @@ def test_measured_and_planned_without_weights_and_not_drawn(tmp_path: Path) -> N
     done = tstitch("plan --budget 1000%")
     assert done.exit_code == 0, done.stderr
     assert "measured with random weights" in done.stdout + done.stderr
+    assert "next: tstitch verify plan.yaml" in done.stderr
+    assert "tstitch sample" not in done.stderr
     planned = read_plan(Path("plan.yaml"))
     assert planned.fingerprint == made.fingerprint
 
@@ -70,6 +72,16 @@ def test_measured_and_planned_without_weights_and_not_drawn(tmp_path: Path) -> N
     )
     assert "--allow-stale" in said[1]
     assert not Path("pictures").exists()
+
+    done = tstitch("sample --prompt fox --dry-run")
+    assert done.exit_code == 5
+
+    # A folder that other pictures are in is not what is wrong.
+    Path("used").mkdir()
+    Path("used/000000.png").write_bytes(b"another job's")
+    done = tstitch("sample --prompt fox --out used")
+    assert done.exit_code == 5
+    assert "measured with random weights" in done.stderr
 
     done = tstitch("sample --prompt fox --allow-stale")
     assert done.exit_code == 3

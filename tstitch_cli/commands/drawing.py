@@ -75,7 +75,7 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
     """
     from tstitch_cli.sample import job
 
-    entries = refuse(plan, row, request)
+    entries = refuse(plan, row, request, allow_stale=allow_stale)
     times: list[float] = []
     with steps_bar() as bar:
         bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
@@ -96,15 +96,20 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
     _report(plan, row, times, drawn)
 
 
-def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False) -> list[Entry]:
+def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow_stale: bool = False) -> list[Entry]:
     """The entries that the plan stands for; raises what can be known to be wrong before anything is loaded."""
     from tstitch_cli.files import refuse_existing
+    from tstitch_cli.measuring.fingerprint import refuse_random
     from tstitch_cli.provenance import refuse_untellable
     from tstitch_cli.sample import entries_of, job, refuse_unknown_noise, work_of
 
     refuse_untellable(text for each in request.pictures for text in (each.prompt, each.negative_prompt or ""))
     if request.grid and request.shard.of > 1:
         raise UsageError("a shard has no contact sheet of all pictures", hint="leave --grid out of sharded runs")
+    # Before the folder is looked at: a plan that cannot be drawn fits into none.
+    if not allow_stale:
+        refuse_random(plan.fingerprint, "the plan")
+    entries = entries_of(plan.denoisers)
     if sweep:
         refuse_existing(request.folder / SWEEP, overwrite=request.overwrite)
     else:
@@ -112,7 +117,6 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False) -> li
         if request.grid and not path_of(request).exists():
             refuse_existing(request.folder / SHEET, overwrite=request.overwrite)
     refuse_unknown_noise(plan, row, sweep=sweep)
-    entries = entries_of(plan.denoisers)
     negative = any(picture.negative_prompt is not None for picture in request.pictures)
     if entries[0].conditioning.kind == "class":
         from tstitch_cli.zoo.entry import class_numbers

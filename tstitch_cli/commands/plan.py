@@ -173,7 +173,7 @@ def plan(
     else:
         show(made)
     written = " and ".join(f"[bold]{_safe(path)}[/]" for path in (out_file, plot) if path)
-    talk.print(f"wrote {written}; next: [bold]tstitch sample --plan {_safe(_quoted(out_file))} --prompt ...[/]")
+    talk.print(f"wrote {written}{_next(made, out_file)}")
 
 
 def show(made: Plan) -> None:
@@ -322,6 +322,16 @@ def _from(plan_file: Path, source: Path) -> str:
     if folder.is_relative_to(here) and target.is_relative_to(here):
         return Path(os.path.relpath(target, folder)).as_posix()
     return str(target)
+
+
+def _next(made: Plan, plan_file: Path) -> str:
+    """How to go on: not at all where denoisers are only names, without pictures where their weights are random."""
+    if not all(denoiser.source for denoiser in made.denoisers):
+        return ""
+    file = _safe(_quoted(plan_file))
+    if made.fingerprint is not None and made.fingerprint.random:
+        return f"; next: [bold]tstitch verify {file}[/]"
+    return f"; next: [bold]tstitch sample --plan {file} --prompt ...[/]"
 
 
 def _quoted(path: Path) -> str:

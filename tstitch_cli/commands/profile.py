@@ -333,14 +333,19 @@ def _import(
 
 def save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
     """Writes and shows a profile, and says how to go on."""
+    import shlex
+
     from rich.markup import escape
 
     from tstitch_cli.documents import write_profile
+    from tstitch_cli.profiles import FOLDER
 
     path = path or default_path(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
     write_profile(made, path, overwrite=overwrite)
     show(made)
-    talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan --budget 50%[/]")
+    # What lies in the usual folder is found as the newest there.
+    which = "" if path.resolve().parent == FOLDER.resolve() else f" --profile {shlex.quote(str(path))}"
+    talk.print(f"wrote [bold]{escape(str(path))}[/]; next: [bold]tstitch plan{escape(which)} --budget 50%[/]")
 
 
 def _show_differences(made: Profile) -> None:

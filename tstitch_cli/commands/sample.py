@@ -115,7 +115,7 @@ def sample(
     if sweep and engine == "ray":
         raise UsageError("--sweep draws in one process", hint="leave --engine out")
     if dry_run:
-        refuse(plan, chosen, request, sweep=sweep)
+        refuse(plan, chosen, request, sweep=sweep, allow_stale=allow_stale)
         _announce(plan, chosen, 11 if sweep else 1, request)
     elif sweep:
         draw_sweep(plan, chosen, request, allow_stale=allow_stale)

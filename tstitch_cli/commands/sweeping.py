@@ -19,7 +19,7 @@ def draw_sweep(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fa
     from tstitch_cli.images import contact_sheet, save_sheet
     from tstitch_cli.sample import sweep
 
-    entries = refuse(plan, row, request, sweep=True)
+    entries = refuse(plan, row, request, sweep=True, allow_stale=allow_stale)
     small, large = plan.denoisers[0].name, plan.denoisers[-1].name
     batches = request.batches(plan.setting.batch_size)
     columns: list[tuple[Image, ...]] = []

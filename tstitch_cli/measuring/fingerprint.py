@@ -35,11 +35,8 @@ def require_same(measured: Fingerprint | None, here: Fingerprint, what: str, *, 
             f"{what} was not measured on this machine but made from given times",
             hint="measure with `tstitch profile` and plan again, or add --allow-stale to go on all the same",
         )
-    if measured.random and to_draw:
-        raise StaleError(
-            f"{what} was measured with random weights: it tells how long calls take and has nothing to draw with",
-            hint="profile without --random-weights and plan again, or add --allow-stale to draw with the real weights",
-        )
+    if to_draw:
+        refuse_random(measured, what)
     differences = [
         f"{name} was {then}, is {now}"
         for name in ("device", "driver", "torch", "diffusers", "threads")
@@ -50,6 +47,15 @@ def require_same(measured: Fingerprint | None, here: Fingerprint, what: str, *, 
         raise StaleError(
             f"{what} does not hold here: " + "; ".join(differences),
             hint="run `tstitch profile` and `tstitch plan` again, or add --allow-stale to go on all the same",
+        )
+
+
+def refuse_random(measured: Fingerprint | None, what: str) -> None:
+    """Raises StaleError where `what` was measured with random weights, so that there is nothing to draw with."""
+    if measured is not None and measured.random:
+        raise StaleError(
+            f"{what} was measured with random weights: it tells how long calls take and has nothing to draw with",
+            hint="profile without --random-weights and plan again, or add --allow-stale to draw with the real weights",
         )
 
 
