@@ -1,6 +1,7 @@
 """The stage that measures: allocations and prompts -> metrics of what they draw, each with its interval.
 
-What is drawn, how often, and what is kept of it stands in drawing.py, how it is measured in statistics.py.
+What is drawn, how often, and what is kept of it stands in quality/drawing.py, how it is measured in
+quality/statistics.py.
 """
 
 from __future__ import annotations

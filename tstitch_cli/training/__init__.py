@@ -1,1 +1,1 @@
-"""How the bundled families are trained; imported by `tstitch train` alone, never by profile, plan or sample."""
+"""How denoisers are trained and finetuned; imported by `tstitch train` and `finetune` alone."""
