@@ -38,7 +38,7 @@ class Setting:
     embeddings: str | None = None
     """`own`: every denoiser's prompts go through its own text encoder; None: all through the largest denoiser's."""
     accelerate: tuple[str, ...] = ()
-    """What makes evaluations cheaper, every parameter told: `deepcache:interval=3:branch=0`; savings/accelerations.py."""
+    """What makes evaluations cheaper, in full: `deepcache:interval=3:branch=0`; savings/accelerations.py."""
     offload: bool = False
     """Whether the parts wait in host memory and are on the device only in their turn."""
     strength: float | None = None
