@@ -15,13 +15,14 @@ import torch
 import transformers
 from torch import nn
 
-from tstitch_cli import components, schedulers, tasks
+from tstitch_cli import components, schedulers
 from tstitch_cli.bridges import embeddings, running
 from tstitch_cli.bridges.bridge import Bridge
 from tstitch_cli.devices import out_of_memory, resolve_device
 from tstitch_cli.fetching import hub, hub_errors
 from tstitch_cli.fetching.fetch_command import fetch_command
 from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.networks import task_pipelines
 from tstitch_cli.savings import caches, offload
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
@@ -113,7 +114,7 @@ class Family:
             **pictures.arguments(len(prompts)),
         }
         if self.setting.strength is not None:
-            given["strength"] = tasks.strength_for(self.pipeline, self.setting, steps)
+            given["strength"] = task_pipelines.strength_for(self.pipeline, self.setting, steps)
         if self.setting.frames is not None:
             given["num_frames"] = self.setting.frames
         accepted = inspect.signature(self.pipeline.__call__).parameters
@@ -166,7 +167,7 @@ def load(
             net = parts.controlnet(loaded[host.name], dtype)
         elif control is not None:
             net = components.controlnet(control, dtype)
-        pipeline = tasks.for_setting(pipeline, loaded, setting, control, net)
+        pipeline = task_pipelines.for_setting(pipeline, loaded, setting, control, net)
         pipeline.set_progress_bar_config(disable=True)
         bridges = running.bridges(entries, loaded, pipeline, host, schedule, setting)
         stitched = stitch(pipeline, host.component, loaded | bridges, host.name)
@@ -178,7 +179,7 @@ def load(
         if setting.embeddings is not None:
             embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device, parts.text_pipeline)
         if setting.compiled:
-            tasks.compile_each(tuple(loaded.values()))
+            task_pipelines.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)
     weights = {entry.name: parts.digest_of(entry) for entry in entries}
     if control is not None:
@@ -205,7 +206,7 @@ def reset(family: Family, setting: Setting) -> Family:
 
 
 def _without_weights() -> ModuleType:
-    from tstitch_cli import random_weights  # which imports transformers' models, slowly
+    from tstitch_cli.networks import random_weights  # which imports transformers' models, slowly
 
     return random_weights
 

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.garments import fashion_mnist_of_noise
 from tests.toys import tiny_vae
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.training import fashion_mnist, latents
+from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.datasets import Dataset, find
-from tstitch_cli.training.latents import encoded
+from tstitch_cli.training.latent_file import encoded
 
 
 def png(shade: int, size: tuple[int, int] = (20, 16)) -> bytes:
@@ -127,8 +127,8 @@ def test_latents_are_those_of_the_autoencoder_and_an_encoding_goes_on(
 ) -> None:
     data = find(written(tmp_path / "d", {f"fox/{i}.png": png(20 * i) for i in range(6)}), ())
     vae = tiny_vae()
-    monkeypatch.setattr(latents, "AT_ONCE_PIXELS", 2 * 16 * 16)
-    monkeypatch.setattr(latents, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(latent_file, "AT_ONCE_PIXELS", 2 * 16 * 16)
+    monkeypatch.setattr(latent_file, "KEEP_SECONDS", -1.0)
     whole = encoded(data, vae, 16, (0.5, 2.0), tmp_path / "whole.npy", lambda done, of: None)
     assert whole.moments.shape == (6, 2, 4, 8, 8)
     # Cut to the middle and made grey, as a picture of one channel: picture 3 is of shade 60 everywhere.

@@ -13,15 +13,15 @@ from torch import nn
 
 from tests import toys
 from tests.tiny import PAIRS, tiny
-from tstitch_cli import random_weights
 from tstitch_cli.bridges.matching import levels
+from tstitch_cli.networks import random_weights
 from tstitch_cli.schema import Setting
 from tstitch_cli.training import finetune
 from tstitch_cli.training.adapters import Adapter
 from tstitch_cli.training.conditions import Conditions
 from tstitch_cli.training.finetune import Options, Student
 from tstitch_cli.training.interval import noised
-from tstitch_cli.training.latents import Latents
+from tstitch_cli.training.latent_file import Latents
 from tstitch_cli.training.spans import Spans
 from tstitch_cli.zoo.entry import Entry, Noise, Prediction
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from tests import pipelines
 from tests.pipelines import KINDS, Kind
-from tstitch_cli import evaluations, schedulers, tasks
+from tstitch_cli import evaluations, schedulers
+from tstitch_cli.networks import task_pipelines
 from tstitch_cli.stitching import StitchedDenoiser, planned_evaluations, stitch
 
 STEPS = 4
@@ -220,7 +221,7 @@ def test_compiled_denoisers_draw_what_plain_diffusers_does_and_a_switch_compiles
     denoisers = both(kind)
     eager = {name: kind.draw(plain(kind, denoiser, "ddim"), 4) for name, denoiser in denoisers.items()}
     torch.compiler.reset()
-    tasks.compile_each(tuple(denoisers.values()))
+    task_pipelines.compile_each(tuple(denoisers.values()))
     compiled = {name: kind.draw(plain(kind, denoiser, "ddim"), 4) for name, denoiser in denoisers.items()}
     assert list(tmp_path.rglob("*.so"))
     pipeline, switch = stitched(kind, denoisers, "ddim")

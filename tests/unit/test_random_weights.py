@@ -12,11 +12,11 @@ from torch import nn
 
 from tests.tiny import PAIRS, tiny
 from tests.toys import FakeClock
-from tstitch_cli import random_weights
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
 from tstitch_cli.jobs.prompts import Prompt
 from tstitch_cli.jobs.request import Request
+from tstitch_cli.networks import random_weights
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.sample import draw, redraw, sweep
 from tstitch_cli.schema import RANDOM_WEIGHTS, Setting

@@ -12,9 +12,10 @@ from PIL import Image
 
 from tests import pipelines, toys
 from tests.pipelines import KINDS
-from tstitch_cli import inputs, provenance, schedulers, tasks
+from tstitch_cli import inputs, provenance, schedulers
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.networks import task_pipelines
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.sample import Work, redraw, write
 from tstitch_cli.schema import PlannedDenoiser, Setting
@@ -48,9 +49,9 @@ def test_every_pipeline_takes_as_many_steps_as_the_setting_says(kind: str) -> No
         for hundredth in range(1, 101):
             setting = replace(SETTING, steps=steps, strength=hundredth / 100)
             if setting.taken:
-                strength = tasks.strength_for(pipeline, setting, steps)
+                strength = task_pipelines.strength_for(pipeline, setting, steps)
                 assert pipeline.get_timesteps(steps, strength, "cpu")[1] == setting.taken
-    assert tasks.strength_for(pipeline, replace(SETTING, strength=0.1), 2) == 1.0
+    assert task_pipelines.strength_for(pipeline, replace(SETTING, strength=0.1), 2) == 1.0
 
 
 SD_MAPS = (320,) * 4 + (640,) * 3 + (1280,) * 5

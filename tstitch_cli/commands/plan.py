@@ -95,7 +95,7 @@ def plan(
     from tstitch_cli.planning.objectives import least_loss, named
     from tstitch_cli.planning.rivals import with_rivals
     from tstitch_cli.planning.siblings import Found
-    from tstitch_cli.profiles import find, newest
+    from tstitch_cli.profile_files import find, newest
     from tstitch_cli.quantities import Quantity, parse_budget
 
     asked = parse_budget(budget)

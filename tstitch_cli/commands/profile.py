@@ -286,7 +286,7 @@ def smallest_first(entries: list[Entry]) -> list[Entry]:
 
 def default_path(family: str, denoisers: list[str], setting: Setting, *, random_weights: bool = False) -> Path:
     """Where a profile goes unless told otherwise."""
-    from tstitch_cli.profiles import file_name
+    from tstitch_cli.profile_files import file_name
 
     path = Path("profiles") / file_name(family, denoisers, setting)
     return path.with_stem(f"{path.stem}-random") if random_weights else path
@@ -338,7 +338,7 @@ def save(made: Profile, path: Path | None, *, overwrite: bool) -> None:
     from rich.markup import escape
 
     from tstitch_cli.documents import write_profile
-    from tstitch_cli.profiles import FOLDER
+    from tstitch_cli.profile_files import FOLDER
 
     path = path or default_path(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
     write_profile(made, path, overwrite=overwrite)

@@ -13,19 +13,19 @@ from torch import nn
 
 from tstitch_cli import schedulers
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.networks import checkpoints, conversions
-from tstitch_cli.networks.conversions import Conversion, Tensors
+from tstitch_cli.networks import checkpoints, parameter_names
 from tstitch_cli.networks.models import model_class
+from tstitch_cli.networks.parameter_names import Conversion, Tensors
 from tstitch_cli.zoo.allowed import OWN_DENOISERS
 from tstitch_cli.zoo.entry import Component, Entry
 from tstitch_cli.zoo.registry import path_of
 
 CONVERSIONS: dict[str, Conversion] = {
-    "FluxTransformer2DModel": conversions.flux,
-    "LabelledUNet": conversions.labelled_unet,
-    "OriginalDiT": conversions.dit,
-    "UViTModel": conversions.u_vit,
-    "VQModel": conversions.vq_autoencoder,
+    "FluxTransformer2DModel": parameter_names.flux,
+    "LabelledUNet": parameter_names.labelled_unet,
+    "OriginalDiT": parameter_names.dit,
+    "UViTModel": parameter_names.u_vit,
+    "VQModel": parameter_names.vq_autoencoder,
 }
 """Class of a model -> what makes its parameters of an original checkpoint's."""
 _NAMES_SHOWN = 6
@@ -71,7 +71,7 @@ def _autoencoder(entry: Entry, state: Tensors, checkpoint: Path, given: Path | N
         raise UsageError(f"{entry.name} has no autoencoder that can be converted", hint="its entry needs `parts`")
     if given is not None:
         state, checkpoint = checkpoints.read(given), given
-    elif not conversions.has_autoencoder(state):
+    elif not parameter_names.has_autoencoder(state):
         raise UsageError(
             f"{checkpoint} holds no autoencoder, which {entry.name} needs",
             hint="give its checkpoint as well: --autoencoder FILE",

@@ -24,7 +24,7 @@ from tstitch_cli.training.adapters import Adapter
 from tstitch_cli.training.conditions import Conditions, Interview
 from tstitch_cli.training.datasets import Dataset
 from tstitch_cli.training.interval import IntervalRecipe
-from tstitch_cli.training.latents import Latents, encoded
+from tstitch_cli.training.latent_file import Latents, encoded
 from tstitch_cli.training.loop import Progress, Schedule, train
 from tstitch_cli.training.loop import Record as Trained
 from tstitch_cli.training.spans import Spans, spans_of

@@ -10,7 +10,7 @@ from torch import nn
 
 from tstitch_cli.bridges.matching import levels
 from tstitch_cli.training.conditions import Conditions
-from tstitch_cli.training.latents import Latents
+from tstitch_cli.training.latent_file import Latents
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.spans import Spans
 from tstitch_cli.zoo.entry import Noise

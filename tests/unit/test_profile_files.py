@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.builders import measured
-from tstitch_cli import profiles
+from tstitch_cli import profile_files
 from tstitch_cli.documents import read_profile, render, write_profile
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.measuring.imported import from_times
@@ -40,7 +40,7 @@ def test_the_newest_is_by_its_date_not_by_its_name() -> None:
     newest = put("b.yaml", "2025-03-01T00:30:00+02:00")
     newest = put("c.yaml", "2025-03-01T02:00:00+00:00")
     put("d.yaml", "2025-03-01T03:00:00+02:00")
-    assert profiles.newest() == newest
+    assert profile_files.newest() == newest
 
 
 def test_references_and_foreign_files_do_not_count() -> None:
@@ -53,32 +53,32 @@ def test_references_and_foreign_files_do_not_count() -> None:
     (folder / "undated.yaml").write_text(f"schema: {PROFILE_SCHEMA}\norigin: measured\ncreated: never\n")
     (folder / "folder.yaml").mkdir()
     (folder / "notes.txt").write_text(render(measured(created="2032-01-01T00:00:00Z"), PROFILE_SCHEMA))
-    assert profiles.newest() == mine
+    assert profile_files.newest() == mine
 
 
 def test_none_at_all_says_how_to_get_one() -> None:
     with pytest.raises(BadFileError) as caught:
-        profiles.newest()
+        profile_files.newest()
     assert "tstitch profile" in str(caught.value.hint)
     assert "rtx3090" in str(caught.value.hint)
 
 
 def test_found_by_path_by_name_and_among_the_shipped(elsewhere: Path) -> None:
     mine = put("mine.yaml", "2020-01-01T00:00:00Z")
-    assert profiles.find("mine") == profiles.find("mine.yaml") == mine
-    assert profiles.find(str(elsewhere / mine)) == elsewhere / mine
-    assert profiles.find("rtx3090-dit-ddim100").name == "rtx3090-dit-ddim100.yaml"
+    assert profile_files.find("mine") == profile_files.find("mine.yaml") == mine
+    assert profile_files.find(str(elsewhere / mine)) == elsewhere / mine
+    assert profile_files.find("rtx3090-dit-ddim100").name == "rtx3090-dit-ddim100.yaml"
 
 
 def test_a_miss_gets_the_near_names() -> None:
     put("mine.yaml", "2020-01-01T00:00:00Z")
     for name, near in (("mien", "mine"), ("rtx3090-dit-ddim10", "rtx3090-dit-ddim100")):
         with pytest.raises(UsageError) as caught:
-            profiles.find(name)
+            profile_files.find(name)
         assert near in str(caught.value.hint)
     for path in ("profiles/mien.yaml", "x" * 5000 + ".yaml", "a/\x00"):
         with pytest.raises(BadFileError):
-            profiles.find(path)
+            profile_files.find(path)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_miss_gets_the_near_names() -> None:
     ],
 )
 def test_file_names_are_safe(family: str, denoisers: tuple[str, ...], setting: Setting, name: str) -> None:
-    assert profiles.file_name(family, denoisers, setting) == name
+    assert profile_files.file_name(family, denoisers, setting) == name
 
 
 def test_every_choice_of_denoisers_has_its_own_file() -> None:
     setting = Setting(50, "euler", 5.0, 1, 1024, "float16", "cuda")
     pairs = (("ssd-1b", "sdxl"), ("segmind-vega", "sdxl"), ("segmind-vega", "ssd-1b"), ("me/sdxl", "sdxl"))
-    assert len({profiles.file_name("sdxl", pair, setting) for pair in pairs}) == len(pairs)
+    assert len({profile_files.file_name("sdxl", pair, setting) for pair in pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
@@ -168,10 +168,10 @@ def test_every_setting_that_one_may_choose_has_its_own_file() -> None:
     # The schedule and the host follow from the denoisers and the rest: nobody chooses them.
     assert {name for change in changes for name in change} == {f.name for f in fields(Setting)} - {"schedule", "host"}
     pair = ("bk-sdm-tiny", "sd14")
-    names = {profiles.file_name("stable-diffusion", pair, replace(usual, **change)) for change in changes}
+    names = {profile_files.file_name("stable-diffusion", pair, replace(usual, **change)) for change in changes}
     assert len(names) == len(changes)
     deep = replace(usual, accelerate=("deepcache:interval=2:branch=0",), embeddings="own", size=768)
-    assert profiles.file_name("stable-diffusion", pair, deep) == (
+    assert profile_files.file_name("stable-diffusion", pair, deep) == (
         "cuda-stable-diffusion-bk-sdm-tiny-sd14-pndm50-b1-f16-768px-embeddings-own-deepcache-interval2.yaml"
     )
 
@@ -201,7 +201,7 @@ def test_every_shipped_profile_is_valid_and_canonical(path: Path) -> None:
     ],
 )
 def test_the_papers_times_are_those_of_each_denoiser_alone(name: str, alone_s: dict[str, float]) -> None:
-    profile = read_profile(profiles.find(name))
+    profile = read_profile(profile_files.find(name))
     model = CostModel(profile)
     found = {d.name: model.mean_s(((d.name, profile.setting.steps),)) for d in profile.denoisers}
     assert found == pytest.approx(alone_s)
@@ -215,7 +215,7 @@ def test_every_reference_profile_is_shipped() -> None:
 
 
 def test_the_papers_dit_at_half() -> None:
-    profile = read_profile(profiles.find("rtx3090-dit-ddim100"))
+    profile = read_profile(profile_files.find("rtx3090-dit-ddim100"))
     model = CostModel(profile)
     half = model.mean_s((("dit-s", 50), ("dit-xl", 50)))
     assert model.largest_alone_s(None) / half == pytest.approx(1.76, rel=0.041)
@@ -226,4 +226,4 @@ def test_the_papers_dit_at_half() -> None:
 
 def test_an_imported_profile_is_found() -> None:
     write_profile(from_times({"a": 1.0, "b": 2.0}, 5), Path("profiles/i.yaml"), overwrite=False)
-    assert profiles.newest() == Path("profiles/i.yaml")
+    assert profile_files.newest() == Path("profiles/i.yaml")
