@@ -15,7 +15,7 @@ from PIL import Image
 from tests.garments import fashion_mnist_of_noise
 from tests.toys import tiny_vae
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.training import fashion_mnist
+from tstitch_cli.training import fashion_mnist, latent_file
 from tstitch_cli.training.datasets import Dataset, find
 from tstitch_cli.training.latent_file import encoded
 
