@@ -44,6 +44,8 @@ from tstitch_cli.quality.statistics import SUBSETS, Described
 from tstitch_cli.schema import Agreement, Closeness, Measured, Setting
 
 SETTING = Setting(10, "ddim", 1.25, 2, 16, "float32", "cpu")
+CLOCK = toys.FakeClock()
+COSTS = {SMALL: 0.001, f"{SMALL}-early": 0.001, BASE: 0.002, LARGE: 0.004}
 TINY = Scale(
     rows_pictures=20,
     pictures=20,
@@ -95,8 +97,13 @@ def normal(count: int, shift: float, seed: int, width: int = 6) -> torch.Tensor:
 
 
 def toy(names: tuple[str, ...], setting: Setting) -> Family:
-    family = toys.family(toys.FakeClock(), dict.fromkeys(names, 0.0), scheduler=setting.scheduler, steps=setting.steps)
+    family = toys.family(CLOCK, {name: COSTS[name] for name in names}, scheduler=setting.scheduler, steps=setting.steps)
     return replace(family, setting=setting)
+
+
+@pytest.fixture(autouse=True)
+def calls_take_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.benchmarks.report.bench.clock_for", lambda device: CLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +246,10 @@ def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatc
     # Parts of another run are not passed off as this one's.
     kept = (bench.out / "report.json").read_bytes()
     other = {"fingerprint": {**FACTS["machine"]["fingerprint"], "threads": 2}}
-    for changed, named in (({"scale": {"pictures": 40}}, "scale"), ({"setting": "bfloat16 on cpu"}, "setting")):
-        with pytest.raises(UsageError, match=f"the {named} of its parts rows, fractions"):
-            build(bench, ["precision"], FACTS | changed)
+    changes: list[tuple[str, Any]] = [("scale", {"pictures": 40}), ("setting", "bfloat16 on cpu")]
+    for what, changed in changes:
+        with pytest.raises(UsageError, match=f"the {what} of its parts rows, fractions"):
+            build(bench, ["precision"], FACTS | {what: changed})
     with pytest.raises(UsageError, match="the machine of its parts"):
         build(bench, ["precision"], FACTS | {"machine": other})
     trained = {"fingerprint": {**FACTS["machine"]["fingerprint"], "weights": {LARGE: "b"}}}

@@ -96,7 +96,8 @@ def _apart(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         return {name: value for name, value in facts["machine"]["fingerprint"].items() if name != "weights"}
 
     def weights(facts: dict[str, Any]) -> dict[str, str]:
-        return facts["machine"]["fingerprint"].get("weights", {})  # type: ignore[no-any-return]
+        found: dict[str, str] = facts["machine"]["fingerprint"].get("weights", {})
+        return found
 
     same = {
         "scale": then.get("scale") == now.get("scale"),
