@@ -267,9 +267,9 @@ def close(how: str, ratios: Sequence[Measured]) -> Verdict:
     within, above = (sum(ratio.value <= CLOSE for ratio in ratios), sum(ratio.low > CLOSE for ratio in ratios))
     return Verdict(
         surely(all(ratio.high <= CLOSE for ratio in ratios), above > 0),
-        f"{how}, all of {len(ratios)} rows are within {CLOSE - 1:.0%} of the best measured feasible row: {within} are "
-        f"by their value, the worst at {max(ratio.value for ratio in ratios):.3f} times; "
-        f"{sum(ratio.high <= CLOSE for ratio in ratios)} surely are and {above} surely are not, by their intervals.",
+        f"{how}, every row is within {CLOSE - 1:.0%} of the best measured feasible one: by their values {within} of "
+        f"{len(ratios)} are, the worst being {max(ratio.value for ratio in ratios):.3f} times as far; by their "
+        f"intervals {sum(ratio.high <= CLOSE for ratio in ratios)} surely are, {above} surely not.",
     )
 
 
@@ -302,7 +302,7 @@ def three_models(ms: Mapping[Allocation, float], halves: Mapping[Allocation, tup
         surely(nearer > 0, bool(picked) and not_nearer == len(picked)),
         f"Three models bring something: of {len(as_cheap)} rows of three models, {len(picked)} are nearer than every "
         f"row of fewer models that is as fast, on one half of the pictures; on the other half {nearer} of these surely "
-        f"are, and {not_nearer} surely are not.",
+        f"are, {not_nearer} surely not.",
     )
 
 

@@ -53,7 +53,7 @@ def figure(bench: Bench, study: Study, profile: Profile, distances: Floats, show
             best_kept(ranks, leads, list(from_profile)),
             Verdict(
                 _ahead(leads[DRAWN]),
-                f"It ranks rows better than the {DRAWN}: by {_said(leads[DRAWN])}.",
+                f"It ranks rows better than the {DRAWN}: the difference is {_said(leads[DRAWN])}.",
             ),
         ),
         table=(("prediction", "rank correlation", "by how much the kept way leads"), *rows),
@@ -110,9 +110,9 @@ def best_kept(ranks: Mapping[str, Measured], leads: Mapping[str, Measured], amon
         closest = min(rivals, key=lambda lead: lead.value)
         words = f"ranks best of those from the profile alone; it leads the next by {_said(closest)}."
     else:
-        words = (
-            f"leads the {best}, which has the highest value of those from the profile alone, by {_said(leads[best])}."
-        )
+        lead = leads[best]
+        behind = Measured(-lead.value, -lead.high, -lead.low)
+        words = f"is behind the {best}, the best of those from the profile alone, by {_said(behind)}."
     return Verdict(agrees, f"The {KEPT}, {words}")
 
 
