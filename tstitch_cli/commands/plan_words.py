@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from tstitch_cli.schema import Plan, Rival, Row
 
 
+_VERDICTS = {True: "within the noise", False: "surely worse", None: "how surely is not known"}
+
+
+def counted(count: int, what: str) -> str:
+    """`1 step`, `2,000 steps`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def sought(made: Plan) -> str:
     """What the choice was made by: `least loss`, `best fid, measured on 5,000 pictures`, `most compute`."""
     if made.objective not in METRICS:
@@ -29,10 +37,13 @@ def sureness(made: Plan) -> None:
     if (said := _judged(made, row)) is None:
         return
     words = f"its {said}"
+    by_loss = made.objective not in METRICS and made.compared is not None
+    if by_loss:
+        words += f", measured on {counted(made.compared or 0, 'picture')}"
     if made.runner_up is not None:
         index = made.runner_up.row
-        verdict = "within the noise" if made.runner_up.within_noise else "surely worse"
-        words += f"; next best is row {index} with {_judged(made, made.rows[index], brief=True)}: {verdict}"
+        words += f"; next best is row {index} with {_judged(made, made.rows[index], brief=True)}: "
+        words += _VERDICTS[made.runner_up.within_noise]
     talk.print(words)
     if made.total is not None:
         talk.print(f"with what the setting loses by itself, it is {made.total:.4f} from the reference")

@@ -131,6 +131,8 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield from _row(row, names, plan.setting.taken, ("rows", index))
     yield from _measured(plan)
     yield from _choices(plan)
+    if plan.compared is not None and plan.compared < 1:
+        yield ("compared",), f"must be at least 1, is {plan.compared}"
     for index, rival in enumerate(plan.rivals):
         place: Place = ("rivals", index)
         yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))
