@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from tstitch_cli.commands.edge import talk
+from tstitch_cli.commands.plan_table import bound_words
 from tstitch_cli.quality.metrics import METRICS
-from tstitch_cli.quantities import shown_s
+from tstitch_cli.quantities import parse_budget, shown_s
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tstitch_cli.planning.joint import Joint
     from tstitch_cli.schema import Plan, Rival, Row
 
 
+SAME = 1e-9
+"""Relative difference of losses that were added up in two ways."""
 _VERDICTS = {True: "within the noise", False: "surely worse", None: "how surely is not known"}
 
 
@@ -29,6 +37,37 @@ def sought(made: Plan) -> str:
         return escape(made.objective.replace("_", " "))
     on = f", measured on {made.evaluation.pictures:,} pictures" if made.evaluation is not None else ""
     return f"best {made.objective}{on}"
+
+
+def budget(made: Plan) -> None:
+    """Says what the budget comes to, how, and what is left of it for predictions where a margin is kept."""
+    asked, seconds = made.budget, shown_s(made.budget.seconds)
+    told, margin = _share_of_largest(made), f"{1 + asked.margin:.3g} for the margin"
+    if not asked.margin:
+        talk.print(f"the budget is {f'{told} = ' if told else ''}{seconds}{_asked(made)}")
+        return
+    plannable = shown_s(asked.plannable_s)
+    talk.print(f"the budget is {f'{told} = {plannable}, x {margin} = ' if told else ''}{seconds}{_asked(made)}")
+    talk.print(
+        f"[yellow]the machine was unsteady while it was profiled, so a margin of {asked.margin:.0%} is kept: what is "
+        f"predicted may come to {plannable}, a call to {seconds}[/]"
+    )
+
+
+def _asked(made: Plan) -> str:
+    """The budget as it was typed, where that is no time and is not spelled out anyway."""
+    relative = parse_budget(made.budget.asked).kind != "seconds" and _share_of_largest(made) is None
+    return f" ({escape(made.budget.asked)})" if relative else ""
+
+
+def _share_of_largest(made: Plan) -> str | None:
+    """Such as `60% of fashion-b alone (523.7 ms p95)`; None of a time, and of a share of another setting's largest."""
+    asked = parse_budget(made.budget.asked)
+    if asked.kind == "seconds" or any(rival.kind == "other setting" for rival in made.rivals):
+        return None
+    share = asked.seconds(1.0)
+    alone = f"{escape(made.denoisers[-1].name)} alone ({shown_s(made.budget.plannable_s / share)} {bound_words(made)})"
+    return f"{asked.asked} of {alone}" if asked.kind == "share" else f"{alone} / {asked.value:g}"
 
 
 def sureness(made: Plan) -> None:
@@ -50,7 +89,7 @@ def sureness(made: Plan) -> None:
     if made.least_loss is not None:
         talk.print(
             f"of all assignments of denoisers to steps within the budget, none has a predicted loss below "
-            f"{made.least_loss:.4f}"
+            f"{made.least_loss:.4f}{_from_optimum(row.loss or 0.0, made.least_loss)}"
         )
     if made.objective in METRICS:
         fit = [each for each in made.rows if each.feasible]
@@ -60,6 +99,47 @@ def sureness(made: Plan) -> None:
                 f"[yellow]{lacking} of {len(fit)} rows within the budget have no {made.objective} and could not be "
                 "chosen; `tstitch evaluate` fills it in[/]"
             )
+
+
+def overlooked(made: Plan, path: Path, *, exact: bool, several: bool) -> None:
+    """Says so where a metric is measured of rows within the budget and the choice was made by something else."""
+    fit = [index for index, row in enumerate(made.rows) if row.feasible]
+    known = {metric: [index for index in fit if metric in made.rows[index].measured] for metric in METRICS}
+    metric = max(known, key=lambda each: len(known[each]))
+    if made.objective in METRICS or not known[metric]:
+        return
+    words = f"{metric} is known of {len(known[metric])} of {counted(len(fit), 'row')} within the budget, "
+    if exact or several:
+        why = "--exact seeks" if exact else "settings are held against each other by"
+        words += f"but {why} the {sought(made)}; leave that out to plan on {metric}"
+    else:
+        lacking = _ranges([index for index in fit if index not in known[metric]])
+        fill = shlex.join(["tstitch", "evaluate", "--plan", str(path), "--rows", lacking])
+        words += f"so the {sought(made)} decides; fill it in with `{escape(fill)}`, or choose among what is measured "
+        words += f"with `--maximize {metric}`"
+    talk.print(f"[yellow]{words}[/]")
+
+
+def _from_optimum(loss: float, bound: float) -> str:
+    """How far a loss is from `bound`, below which there is none, in per cent, rounded up to two significant digits."""
+    if loss <= bound * (1 + SAME):
+        return ": this is the optimum"
+    if not bound:
+        return ""
+    off = (loss / bound - 1) * 100
+    digits = 1 - floor(log10(off))
+    return f": this is within {ceil(off * 10**digits) / 10**digits:g} % of the optimum"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending row numbers as `evaluate --rows` takes them: `3,5-7`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def rivals(made: Plan) -> None:
@@ -82,7 +162,7 @@ def compared(joint: Joint) -> None:
     of = ""
     if joint.plan.budget.asked.endswith(("%", "x", "×")):
         of = f"; {joint.plan.budget.asked} is of {standard.denoisers[-1].name} alone in {standard.setting.words}"
-    talk.print(escape(f"the best of {settings} setting{'s' * (settings > 1)}{of}"))
+    talk.print(escape(f"the best of {counted(settings, 'setting')}{of}"))
     for found, why in joint.left_out:
         talk.print(f"[dim]left out: {escape(found.path.name)}: {escape(why)}[/]")
 
@@ -100,7 +180,7 @@ def _judged(made: Plan, row: Row, *, brief: bool = False) -> str | None:
 
 
 def _described(made: Plan, rival: Rival) -> str:
-    runs = ", then ".join(f"{steps} steps of {escape(name)}" for name, steps in rival.allocation[:4])
+    runs = ", then ".join(f"{counted(steps, 'step')} of {escape(name)}" for name, steps in rival.allocation[:4])
     if len(rival.allocation) > 4:
         runs += " ..."
     setting, mine = rival.setting, made.setting

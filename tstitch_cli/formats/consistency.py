@@ -123,7 +123,8 @@ def faults_of_plan(plan: Plan) -> Faults:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations + sum(row.order == EXACT for row in plan.rows) < len(plan.rows):
+    # What is exact or measured stands in the table whether it was enumerated or not.
+    if plan.combinations < sum(row.order != EXACT and not row.measured for row in plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"
