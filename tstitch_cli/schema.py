@@ -353,7 +353,9 @@ class Rival:
     profile: str | None
     """The profile it was predicted from; None where there is none for its setting yet."""
     wins: bool
-    """Whether it is within the budget and its loss is less than that of the plan's choice."""
+    """Whether it is within the budget and better than the plan's choice by what the plan seeks."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """Metrics of its pictures by name, as far as the plan knows them."""
 
 
 @dataclass(frozen=True)
