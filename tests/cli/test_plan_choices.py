@@ -11,9 +11,10 @@ from typer.testing import CliRunner, Result
 from tests.builders import agreeing, coarse, measured
 from tstitch_cli.app import app
 from tstitch_cli.commands import plan_words
-from tstitch_cli.documents import read_plan, write_plan, write_profile
+from tstitch_cli.documents import read_plan, read_profile, write_plan, write_profile
 from tstitch_cli.errors import ExitStatus
 from tstitch_cli.schema import Evaluation, Measured
+from tstitch_cli.zoo.registry import Zoo
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +89,28 @@ def test_simple_alternatives_are_listed_and_told_where_they_win() -> None:
     assert "8 steps of large:" in result.stderr
     (alone,) = (rival for rival in read_plan(Path("plan.yaml")).rivals if rival.kind == "largest alone")
     assert alone.wins == ("which is better: tstitch plan --profile profiles/a8.yaml" in result.stderr)
+
+
+def test_what_nobody_profiled_is_named_with_the_command_that_does() -> None:
+    Path("profiles/a8.yaml").unlink()
+    words = " ".join(plan().stderr.split())
+    assert "9 steps of large (not profiled): 1.05 s, loss not measured" in words
+    assert "profile them together (`tstitch profile small base large --steps 9,20 --scheduler ddim" in words
+    profile = read_profile(Path("profiles/a20.yaml"))
+    names = dict(zip(("small", "base", "large"), ("fashion-s", "fashion-b", "fashion-xl"), strict=True))
+    sources = {name: entry.source for name, entry in Zoo.shipped().entries.items()}
+    denoisers = tuple(replace(d, name=names[d.name], source=sources[names[d.name]]) for d in profile.denoisers)
+    assert profile.fingerprint is not None
+    fingerprint = replace(profile.fingerprint, weights=dict.fromkeys(names.values(), "abc"))
+    known = replace(profile, denoisers=denoisers, agreement=None, coarseness=None, fingerprint=fingerprint)
+    known = replace(known, validation=())
+    write_profile(known, Path("profiles/known.yaml"), overwrite=False)
+    words = " ".join(plan("--profile", "known", "--overwrite").stderr.split())
+    assert "20 steps of fashion-xl with fbcache: not profiled (`tstitch profile fashion-s fashion-b" in words
+    assert "--accelerate none --accelerate fbcache --overwrite`)" in words
+    assert "with taylorseer: not profiled" in words
+    # Without agreement nothing can be held against anything by its loss.
+    assert "profile them together" not in words
 
 
 def test_settings_are_chosen_jointly() -> None:

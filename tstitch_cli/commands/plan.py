@@ -11,6 +11,8 @@ from tstitch_cli.commands.edge import guarded, out, talk
 from tstitch_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tstitch_cli.schema import Plan, Profile, Row
 
 RUNS_SAID = 6
@@ -164,15 +166,22 @@ def plan(
 
         typer.echo(json.dumps({"schema": PLAN_SCHEMA, **documents.plain(made)}, indent=2))
     else:
-        show(made)
+        from tstitch_cli.planning.unprofiled import caches
+
+        # Times that one already knew are of denoisers that nobody can say anything about.
+        known = base.profile.origin == "measured"
+        show(made, caches(made, [each.profile.setting for each in family]) if known else ())
         if maximize is None:
             plan_words.overlooked(made, out_file, exact=exact, several=several)
     written = " and ".join(f"[bold]{_safe(path)}[/]" for path in (out_file, plot) if path)
     talk.print(f"wrote {written}; next: [bold]tstitch sample --plan {_safe(_quoted(out_file))} --prompt ...[/]")
 
 
-def show(made: Plan) -> None:
-    """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
+def show(made: Plan, caches: Sequence[str] = ()) -> None:
+    """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means.
+
+    `caches` are those that work with the plan's denoisers and were not profiled.
+    """
     from tstitch_cli.commands import plan_words
     from tstitch_cli.commands.plan_table import bound_words, lookup_table, shown_rows
     from tstitch_cli.commands.terminal import SafeConsole
@@ -208,6 +217,7 @@ def show(made: Plan) -> None:
         how = f" ({other.order})" if other.order else ""
         talk.print(f"  or row {index}, {in_words(other)}{how}: {shown_s(other.time_s.within)}")
     plan_words.rivals(made)
+    plan_words.unprofiled(made, caches)
     talk.print(
         "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
         "Loading and warm-up are not in it.[/]"

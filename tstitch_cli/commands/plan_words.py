@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tstitch_cli.planning.joint import Joint
-    from tstitch_cli.schema import Plan, Rival, Row
+    from tstitch_cli.schema import Measured, Plan, Rival, Row
 
 
 SAME = 1e-9
@@ -148,11 +148,23 @@ def rivals(made: Plan) -> None:
         return
     talk.print("instead one could run:")
     for rival in made.rivals:
-        loss = f"loss {rival.loss:.4f}" if rival.loss is not None else "loss not measured"
-        if rival.loss is None and rival.setting.steps != made.setting.steps:
-            loss += f" (profile with --steps {rival.setting.steps},{made.setting.steps} to compare)"
         wins = f" [bold yellow]which is better: {escape(_command(made, rival))}[/]" if rival.wins else ""
-        talk.print(f"  {_described(made, rival)}: {shown_s(rival.time_s.within)}, {loss}{wins}")
+        talk.print(f"  {_described(made, rival)}: {shown_s(rival.time_s.within)}, {_quality(made, rival)}{wins}")
+
+
+def unprofiled(made: Plan, caches: Sequence[str]) -> None:
+    """Lists the caches that work here and were not profiled, and says by which command what is missing is measured."""
+    from tstitch_cli.planning.unprofiled import command
+
+    largest = counted(made.setting.taken, "step") + f" of {escape(made.denoisers[-1].name)}"
+    for cache in caches:
+        talk.print(f"  {largest} with {cache}: not profiled (`{escape(command(made, accelerate=[cache]))}`)")
+    fewer = sorted({r.setting.steps for r in made.rivals if r.kind == "largest alone" and r.loss is None})
+    if made.compared is not None and fewer:
+        talk.print(
+            "whether fewer steps of the largest lose less than the choice does is not measured: profile them together "
+            f"(`{escape(command(made, steps=fewer))}`)"
+        )
 
 
 def compared(joint: Joint) -> None:
@@ -170,13 +182,27 @@ def compared(joint: Joint) -> None:
 def _judged(made: Plan, row: Row, *, brief: bool = False) -> str | None:
     """Such as `predicted loss is 0.0310 (0.0280 to 0.0350)`; brief, `0.0310 (...)`; None where nothing is known."""
     if made.objective in METRICS:
-        value = row.measured[made.objective]
-        figures = f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g})"
+        figures = _figures(row.measured[made.objective])
         return figures if brief else f"{made.objective} is {figures}"
     if row.loss is None:
         return None
     ends = f" ({row.loss_within[0]:.4f} to {row.loss_within[1]:.4f})" if row.loss_within is not None else ""
     return f"{row.loss:.4f}{ends}" if brief else f"predicted loss is {row.loss:.4f}{ends}"
+
+
+def _quality(made: Plan, rival: Rival) -> str:
+    """What a rival is judged by, as far as it is known, and its loss where that is."""
+    words = []
+    if made.objective in METRICS:
+        value = rival.measured.get(made.objective)
+        words.append(f"{made.objective} {_figures(value)}" if value is not None else f"{made.objective} not measured")
+    if rival.loss is not None:
+        words.append(f"loss {rival.loss:.4f}")
+    return ", ".join(words) or "loss not measured"
+
+
+def _figures(value: Measured) -> str:
+    return f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g})"
 
 
 def _described(made: Plan, rival: Rival) -> str:
