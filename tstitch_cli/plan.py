@@ -240,7 +240,7 @@ def _infeasible(
         ways.append("profiling again on a quiet machine")
     asked = f"{budget.asked} is {shown_s(bound.seconds)}" if budget.kind != "seconds" else shown_s(bound.seconds)
     told = "the mean" if bound.quantile is None else f"p{bound.quantile * 100:g}"
-    told += f" of {profile.setting.taken} steps"
+    told += f" of {profile.setting.taken} step{'' if profile.setting.taken == 1 else 's'}"
     if bound.margin:
         told += f", with a margin of {bound.margin:.0%} as the machine was unsteady while it was profiled"
     return InfeasibleError(

@@ -66,7 +66,7 @@ class Setting:
 
         What is not asked for goes without saying, and so does a size of 0, which is one that is not known.
         """
-        steps = f"{self.steps} steps of {self.scheduler}"
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'} of {self.scheduler}"
         if self.strength is not None:
             steps = f"{self.taken} of {steps} (strength {self.strength:g})"
         said = [steps, f"guidance {self.guidance:g}", f"batch of {self.batch_size}"]

@@ -48,7 +48,7 @@ def plan(
     ] = None,
     measured: Annotated[
         Path | None,
-        typer.Option(help="Take measured rows from this plan; from the one at --out if it is of the same profile."),
+        typer.Option(help="Take measured metrics from this plan; from the one at --out if it is of the same profile."),
     ] = None,
     order: Annotated[
         str,
