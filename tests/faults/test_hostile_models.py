@@ -129,7 +129,7 @@ SOUND: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("options", [None, {}, SOUND, SOUND | {"unet.use_dora": False, "unet.eva_config": None}])
+@pytest.mark.parametrize("options", [None, {}, SOUND, {**SOUND, "unet.use_dora": False, "unet.eva_config": None}])
 def test_a_lora_as_programs_save_them(tmp_path: Path, options: Mapping[str, Any] | None) -> None:
     path = lora_file(tmp_path / "a.safetensors", options)
     assert lora.read([f"{path}:0.5"])[0].scale == 0.5
@@ -151,7 +151,7 @@ def test_a_lora_as_programs_save_them(tmp_path: Path, options: Mapping[str, Any]
 )
 def test_a_lora_that_asks_for_more_than_a_lora(tmp_path: Path, change: Mapping[str, Any]) -> None:
     with pytest.raises(BadFileError, match=r"a\.safetensors: "):
-        lora.read([str(lora_file(tmp_path / "a.safetensors", SOUND | change))])
+        lora.read([str(lora_file(tmp_path / "a.safetensors", {**SOUND, **change}))])
 
 
 def test_a_lora_whose_layers_are_patterns(tmp_path: Path) -> None:
