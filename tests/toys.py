@@ -21,9 +21,9 @@ from diffusers import (
 from torch import nn
 
 from tstitch_cli import schedulers
-from tstitch_cli.class_conditional import ClassConditionalPipeline
 from tstitch_cli.denoisers import Family
-from tstitch_cli.models import model_class
+from tstitch_cli.networks.class_conditional import ClassConditionalPipeline
+from tstitch_cli.networks.models import model_class
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import stitch
 from tstitch_cli.zoo.entry import Component, Entry

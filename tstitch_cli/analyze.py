@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tstitch_cli import agreement, evaluations
+from tstitch_cli import evaluations
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
 from tstitch_cli.inputs import blank
+from tstitch_cli.measuring import agreement
 from tstitch_cli.schema import Agreement, Setting
 from tstitch_cli.trajectory import Batch, run
 

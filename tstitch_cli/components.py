@@ -13,9 +13,11 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import hub, schedulers, strict_json
+from tstitch_cli import schedulers
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.models import model_class
+from tstitch_cli.fetching import hub
+from tstitch_cli.formats import strict_json
+from tstitch_cli.networks.models import model_class
 from tstitch_cli.zoo import allowed, folders, needed
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
@@ -140,7 +142,7 @@ def controlnet(control: Control, dtype: torch.dtype) -> Any:
 def pipeline_class(name: str) -> Any:
     """The pipeline's class: one of diffusers', or tstitch's own for class-conditional denoisers."""
     if name == "ClassConditionalPipeline":
-        from tstitch_cli.class_conditional import ClassConditionalPipeline
+        from tstitch_cli.networks.class_conditional import ClassConditionalPipeline
 
         return ClassConditionalPipeline
     return getattr(diffusers, name)

@@ -15,11 +15,14 @@ import torch
 import transformers
 from torch import nn
 
-from tstitch_cli import caches, components, embeddings, hub, hub_errors, offload, running, schedulers, tasks
-from tstitch_cli.bridge import Bridge
+from tstitch_cli import components, schedulers, tasks
+from tstitch_cli.bridges import embeddings, running
+from tstitch_cli.bridges.bridge import Bridge
 from tstitch_cli.devices import out_of_memory, resolve_device
-from tstitch_cli.fetch_command import fetch_command
+from tstitch_cli.fetching import hub, hub_errors
+from tstitch_cli.fetching.fetch_command import fetch_command
 from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.savings import caches, offload
 from tstitch_cli.schema import GivenFile, Setting
 from tstitch_cli.stitching import StitchedDenoiser, stitch
 from tstitch_cli.zoo import converted
@@ -94,9 +97,11 @@ class Family:
         return {name: running.known(bridge, made, evaluations) for name, bridge in self.bridges.items()}
 
     def call_arguments(
-        self, prompts: Sequence[str], negative_prompt: str | None, steps: int, pictures: Given = NOTHING
+        self, prompts: Sequence[str], negative: Sequence[str] | None, steps: int, pictures: Given = NOTHING
     ) -> dict[str, Any]:
         """The pipeline's arguments that say what to draw, for a batch of prompts in `steps` steps.
+
+        `negative` has the negative prompt of each, or is None where there is none.
 
         Raises UsageError for a prompt that is no class of a class-conditional family, with the near ones.
         """
@@ -116,8 +121,8 @@ class Family:
             given["class_labels"] = class_numbers(self.entries[0], prompts)
         else:
             given["prompt"] = list(prompts)
-            if negative_prompt is not None:
-                given["negative_prompt"] = [negative_prompt] * len(prompts)
+            if negative is not None:
+                given["negative_prompt"] = list(negative)
         return {name: value for name, value in given.items() if name in accepted}
 
 

@@ -32,6 +32,23 @@ def resolve_device(asked: str) -> str:
     return asked
 
 
+def use_local(device: str, number: int | None) -> None:
+    """Makes `device` without a number of its own mean number `number` of this machine, where there are several.
+
+    Raises DeviceError where there are not that many.
+    """
+    meant = torch.device(device)
+    if not number or meant.type == "cpu" or meant.index is not None:
+        return
+    count = torch.accelerator.device_count()
+    if number >= count:
+        raise DeviceError(
+            f"this is process {number + 1} of its machine (LOCAL_RANK={number}), which has {count} of {device}",
+            hint="start as many processes on a machine as it has devices",
+        )
+    torch.get_device_module(meant).set_device(number)
+
+
 def resolve_dtype(asked: str | None, default: str, device: str) -> str:
     """The dtype asked for; else the entry's own, but float32 on a CPU, where half precision is no faster to trust."""
     if asked is None:

@@ -135,7 +135,7 @@ def device() -> Finding:
     import torch
 
     from tstitch_cli.devices import resolve_device
-    from tstitch_cli.fingerprint import device_name, driver
+    from tstitch_cli.measuring.fingerprint import device_name, driver
 
     here = torch.device(resolve_device("auto"))
     told = f"{here.type}: {device_name(here)}, {driver(here)}, torch {torch.__version__}"
@@ -184,7 +184,7 @@ def disk() -> Finding:
 
 def cache() -> Finding:
     """The hub's cache on this disk, and how the hub may be asked."""
-    from tstitch_cli import hub
+    from tstitch_cli.fetching import hub
 
     folder = hub.cache()
     above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -237,11 +237,11 @@ def zoo() -> Finding:
 
 def stitched_run() -> Finding:
     """Draws with the bundled family, stitched, for RUN_S seconds on the best device."""
-    from tstitch_cli import machine_load, steadiness
     from tstitch_cli.allocation import per_evaluation
     from tstitch_cli.clocks import clock_for
     from tstitch_cli.denoisers import load
     from tstitch_cli.devices import resolve_device
+    from tstitch_cli.measuring import machine_load, steadiness
     from tstitch_cli.schema import Setting
     from tstitch_cli.trajectory import Batch, run
     from tstitch_cli.zoo.registry import Zoo

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tstitch_cli import files
-from tstitch_cli.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.formats.consistency import faults_of_plan, faults_of_profile
+from tstitch_cli.formats.typed_values import Faults, dataclass_of
+from tstitch_cli.formats.yaml_lines import block
+from tstitch_cli.formats.yaml_nodes import Node, NotYamlError, Place, compose, node_at
 from tstitch_cli.schema import PLAN_SCHEMA, PROFILE_SCHEMA, Plan, Profile
-from tstitch_cli.typed_values import Faults, dataclass_of
-from tstitch_cli.yaml_lines import block
-from tstitch_cli.yaml_nodes import Node, NotYamlError, Place, compose, node_at
 
 T = TypeVar("T")
 Check = Callable[[T], Iterable[tuple[Place, str]]]

@@ -59,3 +59,9 @@ class DeviceError(TstitchError):
     """The device is missing, unsupported or out of memory."""
 
     status = ExitStatus.DEVICE
+
+
+class PartialError(TstitchError):
+    """Something went wrong after a part was finished, which stays."""
+
+    status = ExitStatus.PARTIAL

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tstitch_cli import statistics
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.denoisers import Family
-from tstitch_cli.drawing import Drawing, Keeper, Progress, Scorer
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.features import Extractor
-from tstitch_cli.manifolds import MOST_POINTS, precision_and_recall
-from tstitch_cli.records import Records
-from tstitch_cli.references import Reference
+from tstitch_cli.quality import statistics
+from tstitch_cli.quality.drawing import Drawing, Keeper, Progress, Scorer
+from tstitch_cli.quality.features import Extractor
+from tstitch_cli.quality.manifolds import MOST_POINTS, precision_and_recall
+from tstitch_cli.quality.records import Records
+from tstitch_cli.quality.references import Reference
+from tstitch_cli.quality.statistics import Described, Sums, frechet, jackknifed
 from tstitch_cli.schema import RANDOM_WEIGHTS, Evaluation, Measured
-from tstitch_cli.statistics import Described, Sums, frechet, jackknifed
 from tstitch_cli.trajectory import Batch
 
 PIXELS_AT_ONCE = 2**21

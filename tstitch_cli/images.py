@@ -24,25 +24,26 @@ _INK, _GREY, _PAPER = (28, 28, 32), (110, 112, 120), (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def save_picture(path: Path, image: Image.Image, made: Provenance, *, overwrite: bool) -> None:
-    """Writes a PNG that tells how it was made: chunk `parameters` in the A1111 form, chunk `tstitch` in JSON.
+def png(image: Image.Image, made: Provenance) -> bytes:
+    """A PNG that tells how it was made: chunk `parameters` in the A1111 form, chunk `tstitch` in JSON.
 
     The same image and provenance give the same bytes.
+    """
+    return _png(image, {"parameters": provenance.parameters_text(made), provenance.CHUNK: provenance.to_json(made)})
+
+
+def save_picture(path: Path, image: Image.Image, made: Provenance, *, overwrite: bool) -> None:
+    """Writes what `png` makes.
 
     Raises:
         BadFileError: the file exists and `overwrite` is false, is a link, or cannot be written.
     """
-    _write(
-        path,
-        image,
-        {"parameters": provenance.parameters_text(made), provenance.CHUNK: provenance.to_json(made)},
-        overwrite,
-    )
+    write_png(path, png(image, made), overwrite=overwrite)
 
 
 def save_sheet(path: Path, sheet: Image.Image, *, overwrite: bool) -> None:
     """Writes a contact sheet as PNG; raises as `save_picture` does."""
-    _write(path, sheet, {}, overwrite)
+    write_png(path, _png(sheet, {}), overwrite=overwrite)
 
 
 def contact_sheet(
@@ -99,15 +100,20 @@ def contact_sheet(
     return sheet
 
 
-def _write(path: Path, image: Image.Image, texts: dict[str, str], overwrite: bool) -> None:
+def write_png(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Writes a PNG; raises as `save_picture` does."""
     if path.is_symlink():
         raise BadFileError(f"{path}: is a link, and pictures are not written through links", hint="remove the link")
+    files.write(path, content, overwrite=overwrite)
+
+
+def _png(image: Image.Image, texts: dict[str, str]) -> bytes:
     chunks = PngImagePlugin.PngInfo()
     for key, text in texts.items():
         chunks.add_text(key, text)
     content = io.BytesIO()
     image.save(content, "PNG", pnginfo=chunks)
-    files.write(path, content.getvalue(), overwrite=overwrite)
+    return content.getvalue()
 
 
 def _fitted(image: Image.Image) -> Image.Image:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tstitch_cli import documents, strict_json
+from tstitch_cli import documents
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.formats import strict_json
 from tstitch_cli.inputs import require_same
 from tstitch_cli.schema import GivenFile
 from tstitch_cli.zoo import weights

@@ -12,18 +12,18 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tstitch_cli import known_steps, ranking
 from tstitch_cli.allocation import Allocation
-from tstitch_cli.costs import P95, CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.metrics import METRICS
-from tstitch_cli.objectives import Best, Objective, best_known, least_loss, most_compute
-from tstitch_cli.orders import SMALL_TO_LARGE
+from tstitch_cli.measuring.steadiness import margin
+from tstitch_cli.planning import known_steps, ranking
+from tstitch_cli.planning.costs import P95, CostModel
+from tstitch_cli.planning.objectives import Best, Objective, best_known, least_loss, most_compute
+from tstitch_cli.planning.orders import SMALL_TO_LARGE
+from tstitch_cli.planning.sureness import with_sureness
+from tstitch_cli.planning.table import MAX_ROWS, Floats, Table, enumerated, orders_named
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quantities import Quantity, shown_s
 from tstitch_cli.schema import Budget, Measured, Plan, PlannedDenoiser, Profile, Row, Times
-from tstitch_cli.steadiness import margin
-from tstitch_cli.sureness import with_sureness
-from tstitch_cli.table import MAX_ROWS, Floats, Table, enumerated, orders_named
 
 EQUAL = 1e-12
 """Relative difference within which two floats are the same number, reached in two ways."""
@@ -63,7 +63,9 @@ def make_plan(
         raise UsageError(f"{top} rows cannot be kept", hint="use --top 1 or more")
     model = CostModel(profile)
     table = enumerated(profile, model, increment, orders_named(order))
-    bound = Budget(budget.asked, budget.seconds(model.largest_alone_s(quantile)), quantile, margin(profile))
+    room = margin(profile)
+    # A share of the largest denoiser's time is one of the time that it is taken to need, as the rows' times are.
+    bound = Budget(budget.asked, budget.seconds(model.largest_alone_s(quantile) * (1.0 + room)), quantile, room)
     if not table.allowed.any():
         raise _all_refused(profile, table)
     feasible = table.allowed & (table.mean_s * model.ratio(quantile) <= bound.plannable_s * (1 + EQUAL))

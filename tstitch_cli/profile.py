@@ -17,15 +17,18 @@ from itertools import permutations
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
-from tstitch_cli import agreement, evaluations, fingerprint, flops, machine_load, steadiness
-from tstitch_cli.accelerations import is_full, watches
+from tstitch_cli import evaluations
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
-from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import DeviceError
-from tstitch_cli.memory import PeakMemory
+from tstitch_cli.measuring import agreement, fingerprint, flops, machine_load, steadiness
+from tstitch_cli.measuring.memory import PeakMemory
+from tstitch_cli.measuring.spread import spread
+from tstitch_cli.measuring.steadiness import Reading
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.sample import Work, write
+from tstitch_cli.savings.accelerations import is_full, watches
 from tstitch_cli.schema import (
     QUANTILES,
     Agreement,
@@ -36,8 +39,6 @@ from tstitch_cli.schema import (
     Profile,
     Validation,
 )
-from tstitch_cli.spread import spread
-from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
 FEWEST_ROUNDS, FEWEST_TIMED_ROUNDS = 5, 2
@@ -118,7 +119,7 @@ class _Profiler:
         self.planned = tuple(PlannedDenoiser(e.name, e.source, e.revision) for e in family.entries)
         self.names = tuple(entry.name for entry in family.entries)
         self.steps = family.setting.taken
-        self.random = random.Random(batch.seed)
+        self.random = random.Random(batch.seeds[0])
         self.elapsed, self.looked = 0.0, now()
         self.counts: tuple[int, ...] = ()
         self.compiling_s = 0.0

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from tstitch_cli import accelerations
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.savings import accelerations
 from tstitch_cli.schema import PROFILE_SCHEMA, Setting
 from tstitch_cli.zoo.registry import Zoo
 

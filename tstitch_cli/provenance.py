@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.formats import strict_json
 from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/picture/1"

@@ -18,7 +18,7 @@ from torch import nn
 
 from tstitch_cli import components
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.models import model_class
+from tstitch_cli.networks.models import model_class
 from tstitch_cli.schema import RANDOM_WEIGHTS
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Component, Entry

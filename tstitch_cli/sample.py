@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components, fingerprint, hub, known_steps
+from tstitch_cli import components
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
-from tstitch_cli.denoisers import Family
+from tstitch_cli.denoisers import Family, load
+from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.fetch_command import fetch_command
-from tstitch_cli.hub_errors import advising
-from tstitch_cli.images import save_picture
+from tstitch_cli.fetching import hub
+from tstitch_cli.fetching.fetch_command import fetch_command
+from tstitch_cli.fetching.hub_errors import advising
+from tstitch_cli.images import png, write_png
 from tstitch_cli.inputs import NOTHING, Given
+from tstitch_cli.jobs.job import Job, job_of
+from tstitch_cli.jobs.manifest import claimed
+from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.lora import merge
+from tstitch_cli.measuring import fingerprint
+from tstitch_cli.planning import known_steps
 from tstitch_cli.provenance import Provenance
-from tstitch_cli.schema import RANDOM_WEIGHTS, Plan, PlannedDenoiser, Row, Setting
+from tstitch_cli.schema import RANDOM_WEIGHTS, GivenFile, Plan, PlannedDenoiser, Row, Setting
 from tstitch_cli.trajectory import Batch, Trajectory, run
 from tstitch_cli.zoo import converted
 from tstitch_cli.zoo.controls import Control, weights_name
@@ -43,13 +51,39 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One call that was made: its pictures, the files they went to, and its time in seconds, writing included."""
+class Order:
+    """All that a process has to have to draw batches of a request, wherever it runs."""
 
-    images: tuple[Image.Image, ...]
-    paths: tuple[Path, ...]
+    work: Work
+    entries: tuple[Entry, ...]
+    control: Control | None = None
+    given: Given = NOTHING
+    loras: tuple[GivenFile, ...] = ()
+
+    def load(self) -> Family:
+        """The denoisers, with the LoRAs merged; raises what `denoisers.load` and `lora.merge` raise."""
+        return merge(load(self.entries, self.work.setting, control=self.control), self.loras)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is not in a request and decides its pictures' bytes."""
+
+    weights: dict[str, str]
+    """As `weights_of` has them."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One call that was made: its PNGs by name, and its time in seconds, writing included once they are written."""
+
+    files: tuple[tuple[str, bytes], ...] = field(repr=False)
     realised: tuple[str, ...]
     actual_s: float
+    pictures: int
+    paths: tuple[Path, ...] = ()
+    """Where the files are, once they are."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +100,10 @@ def work_of(plan: Plan, row: Row) -> Work:
     return Work(plan.denoisers, plan.setting, plan.evaluations, row.allocation)
 
 
-def jobs(prompts: Sequence[str], count: int) -> list[tuple[int, str]]:
-    """(index, prompt) of every picture: `count` of the first prompt, then of the next."""
-    return [(p * count + i, prompt) for p, prompt in enumerate(prompts) for i in range(count)]
+def job(work: Work, request: Request, identity: Identity | None = None) -> Job:
+    """What decides every byte of `request`'s pictures; without `identity` as much of it as is known before loading."""
+    known = (None, None) if identity is None else (identity.weights, identity.versions)
+    return job_of(request, work.setting, work.denoisers, work.evaluations, work.allocation, *known)
 
 
 def entries_of(planned: Sequence[PlannedDenoiser]) -> list[Entry]:
@@ -106,15 +141,38 @@ def refuse_unknown_noise(plan: Plan, row: Row, *, sweep: bool) -> None:
         known_steps.refuse_broken(allocation, plan.denoisers)
 
 
-def check_fingerprint(plan: Plan, entries: Sequence[Entry], control: Control | None, device: str) -> None:
-    """Raises StaleError where the plan was measured on another machine, with other versions or weights."""
-    import torch
-
+def weights_of(entries: Sequence[Entry], control: Control | None) -> dict[str, str]:
+    """What the weights that are here are known by: denoiser, `control NAME` for a ControlNet -> digest or commit."""
     weights = {entry.name: components.digest_of(entry) for entry in entries}
     if control is not None:
         weights[weights_name(control.name)] = components.digest_of(control)
-    here = fingerprint.take(torch.device(device), weights)
+    return weights
+
+
+def check_fingerprint(plan: Plan, entries: Sequence[Entry], control: Control | None, device: str) -> dict[str, str]:
+    """What the weights that are here are known by, as `weights_of` has it.
+
+    Raises StaleError where the plan was measured on another machine, with other versions or weights.
+    """
+    import torch
+
+    here = fingerprint.take(torch.device(device), weights_of(entries, control))
     fingerprint.require_same(plan.fingerprint, here, "the plan")
+    return here.weights
+
+
+def identify(plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+    """What is here to draw `order` with.
+
+    Raises DeviceError where the plan's device is not here, StaleError where the machine, the versions or the weights
+    are others than the plan was measured with, unless `allow_stale`.
+    """
+    device = resolve_device(plan.setting.device)
+    if allow_stale:
+        weights = weights_of(order.entries, order.control)
+    else:
+        weights = check_fingerprint(plan, order.entries, order.control, device)
+    return Identity(weights, fingerprint.versions())
 
 
 def warm_up(family: Family, work: Work, batch: Batch, clock: Clock) -> float:
@@ -125,54 +183,62 @@ def warm_up(family: Family, work: Work, batch: Batch, clock: Clock) -> float:
     return time.perf_counter() - began
 
 
-def draw(
-    family: Family,
-    work: Work,
-    pictures: Sequence[tuple[int, str]],
-    clock: Clock,
-    *,
-    seed: int,
-    negative_prompt: str | None,
-    folder: Path,
-    overwrite: bool,
-    given: Given = NOTHING,
-) -> Iterator[Drawn]:
-    """Draws (index, prompt) `pictures` in batches of the setting's size, each written as it is done: see `paths_of`."""
-    _require_weights(family)
-    size = work.setting.batch_size
-    for start in range(0, len(pictures), size):
-        indices, prompts = zip(*pictures[start : start + size], strict=True)
-        batch = Batch(tuple(prompts), tuple(indices), seed, negative_prompt, given)
+def draw(family: Family, work: Work, request: Request, clock: Clock) -> Iterator[Drawn]:
+    """Draws what `request` asks for and is not there yet, each batch written to its folder and manifest as it is done.
+
+    Raises BadFileError where the folder holds something else or cannot be written: see `manifest.claimed`.
+    """
+    require_weights(family)
+    with claimed(job(work, request, Identity(family.weights, fingerprint.versions())), request) as manifest:
+        for drawn in draw_each(family, work, manifest.missing, request.given, clock):
+            began = time.perf_counter()
+            paths = manifest.record(drawn.files)
+            yield replace(drawn, paths=paths, actual_s=drawn.actual_s + time.perf_counter() - began)
+
+
+def draw_each(family: Family, work: Work, batches: Iterable[Pictures], given: Given, clock: Clock) -> Iterator[Drawn]:
+    """Draws `batches` one after another and writes nothing."""
+    require_weights(family)
+    for pictures in batches:
+        batch = batch_of(pictures, given)
         trajectory = run(family, batch, work.turns(), clock)
         began = time.perf_counter()
-        paths = write(family, work, batch, trajectory, folder, overwrite=overwrite)
-        yield Drawn(trajectory.images, paths, trajectory.realised, trajectory.total_s + time.perf_counter() - began)
+        files = encoded(family, work, batch, trajectory)
+        seconds = trajectory.total_s + time.perf_counter() - began
+        yield Drawn(files, trajectory.realised, seconds, len(pictures))
+
+
+def batch_of(pictures: Pictures, given: Given = NOTHING) -> Batch:
+    """The call that draws `pictures`, all of which have a negative prompt or none has."""
+    negative = tuple(picture.negative_prompt for picture in pictures if picture.negative_prompt is not None)
+    return Batch(
+        tuple(picture.prompt for picture in pictures),
+        tuple(picture.index for picture in pictures),
+        tuple(picture.seed for picture in pictures),
+        negative or None,
+        given,
+    )
 
 
 def sweep(
     family: Family,
     work: Work,
-    prompts: Sequence[str],
+    batches: Iterable[Pictures],
     clock: Clock,
-    *,
-    seed: int,
-    negative_prompt: str | None,
     given: Given = NOTHING,
 ) -> Iterator[Column]:
-    """Draws `prompts` from the same noise at every fraction 0, .1 ... 1 of the smallest denoiser, the largest after it.
+    """Draws `batches` from the same noise at every fraction 0, .1 ... 1 of the smallest denoiser, the largest after it.
 
-    Prompts are drawn in batches of the setting's size.
+    The pictures of a column are in the order of `batches`.
     """
-    _require_weights(family)
-    size = work.setting.batch_size
+    require_weights(family)
+    batches = tuple(batches)
     for tenth, allocation in enumerate(_sweep_of(work)):
         turns = replace(work, allocation=allocation).turns()
         images: list[Image.Image] = []
         seconds = 0.0
-        for start in range(0, len(prompts), size):
-            some = tuple(prompts[start : start + size])
-            batch = Batch(some, tuple(range(start, start + len(some))), seed, negative_prompt, given)
-            trajectory = run(family, batch, turns, clock)
+        for pictures in batches:
+            trajectory = run(family, batch_of(pictures, given), turns, clock)
             images += trajectory.images
             seconds += trajectory.total_s
         yield Column(tenth / 10, tuple(images), seconds)
@@ -190,7 +256,7 @@ def redraw(family: Family, made: Provenance, clock: Clock, given: Given = NOTHIN
     The rest of the batch is filled with the picture itself: kernels may round differently for another batch size or
     position, but not for other neighbours.
     """
-    _require_weights(family)
+    require_weights(family)
     batch = Batch(
         (made.prompt,) * made.batch_size, (made.index,) * made.batch_size, made.seed, made.negative_prompt, given
     )
@@ -198,7 +264,8 @@ def redraw(family: Family, made: Provenance, clock: Clock, given: Given = NOTHIN
     return run(family, batch, work.turns(), clock).frames[made.position]
 
 
-def _require_weights(family: Family) -> None:
+def require_weights(family: Family) -> None:
+    """Raises StaleError where the weights are random, so that pictures would be of nothing."""
     if RANDOM_WEIGHTS in family.weights.values():
         raise StaleError(
             "these denoisers have random weights: they are there to be timed and draw nothing",
@@ -206,16 +273,14 @@ def _require_weights(family: Family) -> None:
         )
 
 
-def write(
-    family: Family, work: Work, batch: Batch, trajectory: Trajectory, folder: Path, *, overwrite: bool
-) -> tuple[Path, ...]:
-    """Writes a call's pictures with their provenance, a video frame by frame; returns their paths."""
-    paths: list[Path] = []
+def encoded(family: Family, work: Work, batch: Batch, trajectory: Trajectory) -> tuple[tuple[str, bytes], ...]:
+    """Name and bytes of a call's PNGs, which tell how they were made; a video's are its frames."""
+    found: list[tuple[str, bytes]] = []
     for position, frames in enumerate(trajectory.frames):
         made = Provenance(
             prompt=batch.prompts[position],
-            negative_prompt=batch.negative_prompt,
-            seed=batch.seed,
+            negative_prompt=None if batch.negative_prompts is None else batch.negative_prompts[position],
+            seed=batch.seeds[position],
             index=batch.indices[position],
             setting=work.setting,
             family=family.latent_space,
@@ -228,14 +293,16 @@ def write(
             versions=fingerprint.versions(),
             files=(*batch.given.files, *family.loras),
         )
-        for path, image in zip(paths_of(folder, made.index, made.setting.frames), frames, strict=True):
-            save_picture(path, image, made, overwrite=overwrite)
-            paths.append(path)
-    return tuple(paths)
+        names = names_of(made.index, made.setting.frames)
+        found += [(name, png(image, made)) for name, image in zip(names, frames, strict=True)]
+    return tuple(found)
 
 
-def paths_of(folder: Path, index: int, frames: int | None) -> tuple[Path, ...]:
-    """Where picture `index` goes: 000007.png, the frames of a video to 000007-000.png, 000007-001.png and so on."""
-    if frames is None:
-        return (folder / f"{index:06d}.png",)
-    return tuple(folder / f"{index:06d}-{frame:03d}.png" for frame in range(frames))
+def write(
+    family: Family, work: Work, batch: Batch, trajectory: Trajectory, folder: Path, *, overwrite: bool
+) -> tuple[Path, ...]:
+    """Writes a call's pictures into `folder`; returns their paths."""
+    files = [(folder / name, content) for name, content in encoded(family, work, batch, trajectory)]
+    for path, content in files:
+        write_png(path, content, overwrite=overwrite)
+    return tuple(path for path, _ in files)

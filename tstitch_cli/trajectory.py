@@ -28,10 +28,23 @@ class Batch:
 
     prompts: tuple[str, ...]
     indices: tuple[int, ...]
-    seed: int = 0
-    negative_prompt: str | None = None
+    seed: int | tuple[int, ...] = 0
+    """Of all pictures, or of each."""
+    negative_prompt: str | tuple[str, ...] | None = None
+    """Of all pictures, or of each."""
     given: Given = NOTHING
     """The pictures that all of them start from."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture."""
+        return (self.seed,) * len(self.indices) if isinstance(self.seed, int) else self.seed
+
+    @property
+    def negative_prompts(self) -> tuple[str, ...] | None:
+        """The negative prompt of each picture; None where none has one."""
+        given = self.negative_prompt
+        return (given,) * len(self.prompts) if isinstance(given, str) else given
 
 
 @dataclass(frozen=True)
@@ -77,8 +90,8 @@ def run(
     """
     for bridge in family.bridges.values():
         bridge.strict = strict
-    arguments = family.call_arguments(batch.prompts, batch.negative_prompt, steps or family.setting.steps, batch.given)
-    generators = [noise_generator(batch.seed, index) for index in batch.indices]
+    arguments = family.call_arguments(batch.prompts, batch.negative_prompts, steps or family.setting.steps, batch.given)
+    generators = [noise_generator(seed, index) for seed, index in zip(batch.seeds, batch.indices, strict=True)]
     family.stitched.follow(allocation, lambda: planned_evaluations(family.pipeline))
     asked, marks = steps or family.setting.steps, list[Any]()
     family.stitched.clock.boundary = lambda: marks.append(clock.mark())

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from tstitch_cli import fingerprint
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family
 from tstitch_cli.inputs import blank
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.sample import Work, check_fingerprint, warm_up, work_of, write
 from tstitch_cli.schema import RANDOM_WEIGHTS, Plan
 from tstitch_cli.trajectory import Batch, run

@@ -33,14 +33,14 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import InfeasibleError
-from tstitch_cli.orders import SMALL_TO_LARGE
+from tstitch_cli.measuring.verdicts import Verdict, verdict
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.orders import SMALL_TO_LARGE
+from tstitch_cli.planning.refined_row import with_refined
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.quantities import parse_budget
-from tstitch_cli.refined_row import with_refined
 from tstitch_cli.schema import Plan, Profile, Setting
 from tstitch_cli.trajectory import Batch
-from tstitch_cli.verdicts import Verdict, verdict
 from tstitch_cli.zoo.registry import Zoo
 
 FAMILIES = ((SMALL, LARGE), (SMALL, BASE, LARGE), (BASE, LARGE), (SMALL, BASE))

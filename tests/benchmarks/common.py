@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tstitch_cli import files, fingerprint
+from tstitch_cli import files
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.commands.edge import talk, tell
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device, resolve_dtype
 from tstitch_cli.errors import TstitchError
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.registry import Zoo
 

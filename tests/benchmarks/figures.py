@@ -22,8 +22,10 @@ from tests.benchmarks import prediction, quality
 from tests.benchmarks.common import LARGE, RESULTS, SMALL, Sample, start
 from tstitch_cli import files
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.commands.sample import draw_plan
-from tstitch_cli.imported import from_times
+from tstitch_cli.commands.sweeping import draw_sweep
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
@@ -37,19 +39,8 @@ BLUE, GREY, GREEN = "#2b6cb0", "#6b7280", "#1a7f4b"
 def sweep(folder: Path, prompts: list[str], steps: int | None = None) -> None:
     """Draws sweep.png into `folder`; `steps` are the family's own unless given."""
     plan = sweep_plan(steps)
-    draw_plan(
-        plan,
-        plan.rows[plan.chosen],
-        prompts,
-        count=1,
-        seed=0,
-        negative_prompt=None,
-        folder=folder,
-        grid=False,
-        sweep=True,
-        overwrite=True,
-        allow_stale=True,
-    )
+    request = Request(tuple(map(Prompt, prompts)), folder, overwrite=True)
+    draw_sweep(plan, plan.rows[plan.chosen], request, allow_stale=True)
 
 
 def sweep_plan(steps: int | None = None) -> Plan:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tstitch_cli import files, statistics
-from tstitch_cli.features import Extractor
+from tstitch_cli import files
+from tstitch_cli.quality import statistics
+from tstitch_cli.quality.features import Extractor
 
 CLASSES = 10
 AT_ONCE = 500

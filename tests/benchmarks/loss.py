@@ -41,11 +41,12 @@ from tests.benchmarks.common import (
     save,
     start,
 )
-from tstitch_cli import agreement, latents, noise_levels
-from tstitch_cli.combinations import combinations, whole_steps_of_units
+from tstitch_cli.bridges import noise_levels
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import reset
-from tstitch_cli.orders import ORDERS, SMALL_TO_LARGE, arranged
+from tstitch_cli.measuring import agreement, latents
+from tstitch_cli.planning.combinations import combinations, whole_steps_of_units
+from tstitch_cli.planning.orders import ORDERS, SMALL_TO_LARGE, arranged
 from tstitch_cli.trajectory import Batch
 
 STEPS, PICTURES, RESAMPLES = 10, 16, 2000

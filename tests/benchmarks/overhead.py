@@ -41,9 +41,9 @@ from tests.benchmarks.common import (
     start,
 )
 from tstitch_cli import schedulers
-from tstitch_cli.class_conditional import ClassConditionalPipeline
 from tstitch_cli.clocks import Clock, clock_for
 from tstitch_cli.denoisers import Family
+from tstitch_cli.networks.class_conditional import ClassConditionalPipeline
 from tstitch_cli.stitching import planned_evaluations, stitch
 from tstitch_cli.trajectory import noise_generator
 

@@ -32,7 +32,9 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.sample import check_fingerprint, draw, entries_of, jobs, recorded_control, warm_up, work_of
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
+from tstitch_cli.sample import check_fingerprint, draw, entries_of, recorded_control, warm_up, work_of
 from tstitch_cli.schema import Plan, Profile, Row
 from tstitch_cli.trajectory import Batch
 
@@ -190,16 +192,8 @@ def _checked(plan: Plan, index: int, seconds: list[float]) -> Checked:
 
 def _call(family: Family, plan: Plan, row: Row, prompts: Sequence[str], seed: int, clock: Clock) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        (drawn,) = draw(
-            family,
-            work_of(plan, row),
-            jobs(prompts, 1),
-            clock,
-            seed=seed,
-            negative_prompt=None,
-            folder=Path(folder),
-            overwrite=False,
-        )
+        request = Request(tuple(map(Prompt, prompts)), Path(folder), seed=seed)
+        (drawn,) = draw(family, work_of(plan, row), request, clock)
     return drawn.actual_s
 
 

@@ -58,7 +58,7 @@ from tstitch_cli.commands.edge import talk
 from tstitch_cli.components import digest_of
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
-from tstitch_cli.features import ClassifierFeatures
+from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.trajectory import Batch, run
 

@@ -146,7 +146,7 @@ def test_killed_it_goes_on_to_the_same_numbers(plan: Plan, here: Path) -> None:
 
 
 def test_interrupted_it_says_how_to_go_on(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tstitch_cli.drawing import Drawing
+    from tstitch_cli.quality.drawing import Drawing
 
     def interrupted(self: Drawing) -> None:
         raise KeyboardInterrupt
@@ -162,7 +162,7 @@ def test_interrupted_it_says_how_to_go_on(plan: Plan, monkeypatch: pytest.Monkey
 def test_a_plan_that_changed_meanwhile_is_not_written_over(
     plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tstitch_cli.drawing import Drawing
+    from tstitch_cli.quality.drawing import Drawing
 
     draw, other = Drawing.draw, replace(plan, objective="other")
 

@@ -209,3 +209,31 @@ def test_the_bundled_family_is_compared_before_and_after(tmp_path: Path) -> None
     assert "accuracy" in result.stdout
     assert "tstitch profile fashion-s fashion-b-late" in result.output
     assert Zoo.load().entries["fashion-b-late"].family == "fashion"
+
+
+def test_a_lora_of_a_text_denoiser_is_a_file_as_well(tmp_path: Path) -> None:
+    toys.sd_folders(tmp_path)
+    folders = {name: f"folder:{tmp_path / name}" for name in ("small", "large")}
+    zoo = Zoo.load()
+    weights = {name: components.digest_of(zoo.resolve(source)) for name, source in folders.items()}
+    setting = Setting(STEPS, "ddim", 7.5, 2, 16, "float32", "cpu")
+    plan = planned(folders, setting, weights)
+    (tmp_path / "d").mkdir()
+    for number, caption in enumerate(("a fox", "a hen")):
+        Image.new("RGB", (20, 16), (0, 90 * number, 0)).save(tmp_path / "d" / f"{number}.png")
+        (tmp_path / "d" / f"{number}.txt").write_text(caption)
+    documents.write_plan(plan, Path("plan.yaml"), overwrite=False)
+    given = ("--row", row_of(plan, 5), "--data", "d", "--batches", "2", "--batch-size", "2", "--device", "cpu")
+    result = tstitch("finetune", "large", *given, "--lora", "2", "--pictures", "20")
+    assert result.exit_code == 0, result.output
+    # Nothing to measure pictures by is here, which does not undo what was trained.
+    assert "not measured" in result.output
+    folder = finetuned.folder() / "large-late"
+    lora = load_file(folder / "pytorch_lora_weights.safetensors")
+    assert all(name.startswith("unet.") for name in lora)
+    drawn = tstitch(
+        *("sample", "--row", row_of(plan, 5), "--prompt", "a fox", "--allow-stale"),
+        *("--lora", str(folder / "pytorch_lora_weights.safetensors")),
+    )
+    assert drawn.exit_code == 0, drawn.output
+    assert Zoo.load().resolve("large-late").conditioning.kind == "text"

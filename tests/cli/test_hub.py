@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 
 from tests import pipelines, toys
 from tests.hub_server import Fault, Hub, serving
-from tstitch_cli import hub as hub_module
 from tstitch_cli import provenance
 from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, read_profile
+from tstitch_cli.fetching import hub as hub_module
 from tstitch_cli.zoo.registry import Zoo, is_here
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from tests.builders import measured
 from tstitch_cli.app import app
 from tstitch_cli.documents import digest, plain, read_plan, write_profile
 from tstitch_cli.errors import ExitStatus
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.schema import PLAN_SCHEMA
 
 

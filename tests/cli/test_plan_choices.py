@@ -83,7 +83,8 @@ def test_measured_metrics_are_carried_over_and_sought() -> None:
     assert made.objective == "fid"
     assert "sought: best fid, measured on 5,000 pictures" in result.stderr
     assert "its fid is" in result.stderr
-    assert "fid" in result.stdout.splitlines()[1]
+    assert "fid ↓" in result.stdout.splitlines()[1]
+    assert " ± " in result.stdout
     assert all(row.measured for row in made.rows)
     Path("plan.yaml").rename("measured.yaml")
     assert "sought: least loss" in plan().stderr

@@ -65,7 +65,7 @@ def test_every_setting_gets_a_profile_on_one_scale(here: Path, monkeypatch: pyte
 def test_bad_input_is_refused_before_any_work(
     here: Path, arguments: tuple[str, ...], status: ExitStatus, said: str
 ) -> None:
-    kept = here / "kept" / "cpu-fashion-ddim3-b1-f32.yaml"
+    kept = here / "kept" / "cpu-fashion-s-b-ddim3-b1-f32.yaml"
     kept.parent.mkdir()
     kept.write_text("mine\n")
     result = tstitch("profile", "fashion-s", "fashion-b", *GIVEN, *arguments)

@@ -51,7 +51,7 @@ def test_measured_and_planned_without_weights_and_not_drawn(tmp_path: Path) -> N
     assert done.exit_code == 0, done.stderr
     assert "measured with random weights" in done.stderr
     (path,) = Path("profiles").iterdir()
-    assert path.name == "cpu-toys-pndm2-b1-f32-64px-g7.5-random.yaml"
+    assert path.name == "cpu-toys-toy-bk-sdm-tiny-toy-sd14-pndm2-b1-f32-64px-g7.5-random.yaml"
     made = read_profile(path)
     assert made.fingerprint is not None
     assert (made.origin, made.fingerprint.random) == ("measured", True)

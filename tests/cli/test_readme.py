@@ -124,4 +124,6 @@ def test_the_zoo_file_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_modules_and_scripts_that_are_run_exist() -> None:
     named = re.findall(r"python -m ((?:tests|tstitch_cli)[\w.]*)", TEXT)
     assert "tests.reference" in named
-    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
+    places = {name: ROOT / name.replace(".", "/") for name in named}
+    files = {name: (place.with_suffix(".py"), place / "__main__.py") for name, place in places.items()}
+    assert [name for name, either in files.items() if not any(file.is_file() for file in either)] == []

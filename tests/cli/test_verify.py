@@ -12,9 +12,10 @@ from typer.testing import CliRunner, Result
 
 from tests.builders import measured
 from tests.cli.test_random_weights import MEASURE, toy_zoo
-from tstitch_cli import components, fingerprint
+from tstitch_cli import components
 from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, write_plan
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import FixedParts, Measure

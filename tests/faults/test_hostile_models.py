@@ -15,8 +15,9 @@ import torch
 
 from tests import toys
 from tests.unit.test_provenance import MADE
-from tstitch_cli import checkpoints, components, lora, provenance
+from tstitch_cli import components, lora, provenance
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
+from tstitch_cli.networks import checkpoints
 from tstitch_cli.zoo import controls, folders, needed
 from tstitch_cli.zoo.registry import Zoo
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.toys import FakeClock, family
-from tstitch_cli import agreement, finite
+from tstitch_cli import finite
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import DeviceError, ExitStatus
+from tstitch_cli.measuring import agreement
 from tstitch_cli.trajectory import Batch, Trajectory, run
 
 COSTS = {"small": 1.0, "large": 10.0}

@@ -12,9 +12,9 @@ from tstitch_cli.clocks import EventClock, clock_for
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.errors import DeviceError
-from tstitch_cli.memory import PeakMemory
+from tstitch_cli.measuring.memory import PeakMemory
 from tstitch_cli.profile import Effort, measure
-from tstitch_cli.residency import load_within, peak_of
+from tstitch_cli.savings.residency import load_within, peak_of
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch, run
 from tstitch_cli.zoo.registry import Zoo

@@ -29,10 +29,11 @@ from tests.property import mutations
 from tests.unit.test_folders import FILES
 from tests.unit.test_provenance import MADE
 from tstitch_cli import documents, inputs, lora, provenance, quantities
-from tstitch_cli.commands import sample, show
+from tstitch_cli.commands import show
 from tstitch_cli.commands.terminal import printable
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 from tstitch_cli.images import save_picture
+from tstitch_cli.jobs import prompts
 from tstitch_cli.plan import make_plan
 from tstitch_cli.schema import PLAN_SCHEMA, PROFILE_SCHEMA, Setting
 from tstitch_cli.zoo import controls, folders, registry, weights
@@ -150,9 +151,9 @@ def _prompts(folder: Path) -> list[bytes]:
 
 
 def _read_prompts(path: Path) -> object:
-    prompts = sample._prompts([], path)
-    provenance.refuse_untellable(prompts)
-    return prompts
+    found = prompts.read(path)
+    provenance.refuse_untellable([each.text for each in found])
+    return found
 
 
 def _safetensors(folder: Path) -> list[bytes]:

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tstitch_cli.accelerations import parse as parse_acceleration
 from tstitch_cli.allocation import collapse, expand, per_evaluation, whole_steps
-from tstitch_cli.consistency import faults_of_plan, faults_of_profile
-from tstitch_cli.costs import CostModel
 from tstitch_cli.documents import parse, render
 from tstitch_cli.errors import BadFileError, InfeasibleError, UsageError
+from tstitch_cli.formats.consistency import faults_of_plan, faults_of_profile
+from tstitch_cli.measuring.steadiness import margin
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.quantities import Quantity, parse_budget, parse_duration, shown_s
+from tstitch_cli.savings.accelerations import parse as parse_acceleration
 from tstitch_cli.schema import (
     PLAN_SCHEMA,
     PROFILE_SCHEMA,
@@ -32,7 +33,6 @@ from tstitch_cli.schema import (
     Row,
     Setting,
 )
-from tstitch_cli.steadiness import margin
 
 # A busy machine is no reason to fail.
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -135,7 +135,8 @@ def test_the_chosen_row_is_within_the_budget_and_no_brute_force_finds_a_better(
     profile: Profile, budget: Quantity, quantile: float | None, increment: float
 ) -> None:
     model, total, parts = CostModel(profile), profile.setting.steps, round(1 / increment)
-    limit = budget.seconds(model.largest_alone_s(quantile)) / (1 + margin(profile)) * (1 + 1e-12)
+    share = 1 + margin(profile)
+    limit = budget.seconds(model.largest_alone_s(quantile) * share) / share * (1 + 1e-12)
     evaluations = profile.evaluations_per_step()
     flops = {denoiser.name: denoiser.flops for denoiser in profile.denoisers}
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tstitch_cli import accelerations
 from tstitch_cli.errors import UsageError
+from tstitch_cli.savings import accelerations
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.preflight import check_setting
 from tstitch_cli.zoo.registry import Zoo

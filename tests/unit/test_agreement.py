@@ -16,12 +16,14 @@ from torch import nn
 from tests import toys
 from tests.builders import measured
 from tests.toys import FakeClock, family
-from tstitch_cli import agreement, documents, noise_levels, schedulers
+from tstitch_cli import documents, schedulers
 from tstitch_cli.allocation import runs
+from tstitch_cli.bridges import noise_levels
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.objectives import least_loss, loss_of, most_compute, named, not_worth_their_time
+from tstitch_cli.measuring import agreement
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.objectives import least_loss, loss_of, most_compute, named, not_worth_their_time
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Agreement, Closeness, Profile

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tstitch_cli.allocation import collapse, expand, per_evaluation, runs, units_of, whole_steps
-from tstitch_cli.combinations import combinations, whole_steps_of_units
 from tstitch_cli.errors import UsageError
+from tstitch_cli.planning.combinations import combinations, whole_steps_of_units
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from tests import toys
 from tests.builders import measured
-from tstitch_cli import agreement, documents
-from tstitch_cli.analysis_plots import frequencies_png, similarity_png
+from tstitch_cli import documents
 from tstitch_cli.analyze import Analysis, Spectrum, _Rings, _spectrum, analyze
 from tstitch_cli.app import app
 from tstitch_cli.commands.analyze import _agreement
 from tstitch_cli.errors import BadFileError, ExitStatus, UsageError
+from tstitch_cli.measuring import agreement
 from tstitch_cli.plan import make_plan
+from tstitch_cli.plotting.analysis_plots import frequencies_png, similarity_png
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.trajectory import Batch, noise_generator
 

@@ -17,9 +17,9 @@ from scipy import linalg
 from tests.benchmarks import budget, figures, frechet, overhead, prediction, quality
 from tests.benchmarks.common import LARGE, SMALL, Sample, estimate, interleaved, markdown, ratio_of_means
 from tests.builders import measured, planned
-from tstitch_cli.classifier import FEATURES
 from tstitch_cli.errors import UsageError
-from tstitch_cli.features import ClassifierFeatures
+from tstitch_cli.quality.classifier import FEATURES
+from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.schema import Measure, Validation
 
 

@@ -33,12 +33,13 @@ from torch import nn
 
 from tests import toys
 from tests.unit.test_stitching import draw_class, draw_sd
-from tstitch_cli import accelerations, caches, schedulers
-from tstitch_cli.accelerations import is_full
-from tstitch_cli.costs import CostModel
+from tstitch_cli import schedulers
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.profile import Effort, measure
+from tstitch_cli.savings import accelerations, caches
+from tstitch_cli.savings.accelerations import is_full
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, planned_evaluations, stitch
 from tstitch_cli.trajectory import Batch

@@ -15,11 +15,11 @@ from diffusers import DiTPipeline
 from tests import toys
 from tstitch_cli import components, evaluations, schedulers
 from tstitch_cli.allocation import per_evaluation, whole_steps
-from tstitch_cli.class_conditional import ClassConditionalPipeline
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.denoisers import load
 from tstitch_cli.errors import UsageError
-from tstitch_cli.models import model_class
+from tstitch_cli.networks.class_conditional import ClassConditionalPipeline
+from tstitch_cli.networks.models import model_class
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import planned_evaluations, stitch
 from tstitch_cli.trajectory import Batch, run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.toys import FakeClock, family
-from tstitch_cli import coarseness, latents
 from tstitch_cli.denoisers import Family, load, reset, resettable
+from tstitch_cli.measuring import coarseness, latents
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch
 from tstitch_cli.zoo.registry import Zoo

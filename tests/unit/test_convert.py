@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 from tests import originals, toys
-from tstitch_cli import checkpoints, components
-from tstitch_cli.convert import CONVERSIONS, convert
+from tstitch_cli import components
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.models import model_class
+from tstitch_cli.networks import checkpoints
+from tstitch_cli.networks.convert import CONVERSIONS, convert
+from tstitch_cli.networks.models import model_class
 from tstitch_cli.zoo import converted
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.folders import from_folder

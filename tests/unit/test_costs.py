@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.builders import measure, measured
-from tstitch_cli.accelerations import parse
-from tstitch_cli.costs import CostModel, per_evaluation_s
-from tstitch_cli.objectives import most_compute
+from tstitch_cli.planning.costs import CostModel, per_evaluation_s
+from tstitch_cli.planning.objectives import most_compute
+from tstitch_cli.savings.accelerations import parse
 from tstitch_cli.schema import Profile
 
 FIXED = 0.03

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from tests.builders import measured, planned
-from tstitch_cli.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.documents import (
     MAX_BYTES,
     digest,
@@ -25,6 +24,7 @@ from tstitch_cli.documents import (
     write_profile,
 )
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.formats.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.schema import PLAN_SCHEMA, PROFILE_SCHEMA
 
 

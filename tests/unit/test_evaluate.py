@@ -11,15 +11,15 @@ import torch
 
 from tests import toys
 from tstitch_cli import evaluate as stage
-from tstitch_cli import references
 from tstitch_cli.allocation import Allocation, expand
 from tstitch_cli.denoisers import Family
-from tstitch_cli.drawing import pixels
 from tstitch_cli.errors import StaleError, UsageError
 from tstitch_cli.evaluate import Evaluated, evaluate
-from tstitch_cli.features import Features
-from tstitch_cli.prefixes import nodes
-from tstitch_cli.references import Reference
+from tstitch_cli.quality import references
+from tstitch_cli.quality.drawing import pixels
+from tstitch_cli.quality.features import Features
+from tstitch_cli.quality.prefixes import nodes
+from tstitch_cli.quality.references import Reference
 from tstitch_cli.stitching import StitchedDenoiser
 from tstitch_cli.trajectory import Batch, Trajectory, run
 

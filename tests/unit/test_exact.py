@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from tests.builders import measured
-from tstitch_cli import known_steps
 from tstitch_cli.allocation import expand
-from tstitch_cli.costs import CostModel
 from tstitch_cli.documents import read_plan, write_plan
 from tstitch_cli.errors import UsageError
-from tstitch_cli.exact import optimum
-from tstitch_cli.exact_row import with_optimum
-from tstitch_cli.objectives import loss_of, most_compute
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning import known_steps
+from tstitch_cli.planning.costs import CostModel
+from tstitch_cli.planning.exact import optimum
+from tstitch_cli.planning.exact_row import with_optimum
+from tstitch_cli.planning.objectives import loss_of, most_compute
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Agreement, Closeness, Profile
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests import toys
-from tstitch_cli import clip_score, features, inception
-from tstitch_cli.clip_score import ClipScore
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.inception import Inception, InceptionFeatures
+from tstitch_cli.quality import clip_score, features, inception
+from tstitch_cli.quality.clip_score import ClipScore
+from tstitch_cli.quality.inception import Inception, InceptionFeatures
 
 
 @pytest.fixture
@@ -89,6 +89,21 @@ def test_unknown_features_are_refused() -> None:
     with pytest.raises(UsageError, match="no features called 'resnet'") as told:
         features.named("resnet")
     assert told.value.hint == "there are fashion, inception"
+
+
+def test_the_classifier_of_captioned_pictures_sees_their_colours(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from tstitch_cli.quality.attributes import AttributeClassifier
+
+    torch.manual_seed(0)
+    save_file(AttributeClassifier().state_dict(), tmp_path / "model.safetensors")
+    extractor = features.ClassifierFeatures("tiny-sd", file=tmp_path / "model.safetensors")
+    shown = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    made = extractor(shown)
+    assert made.probabilities is not None
+    assert (made.features.shape, made.probabilities.shape, extractor.classes_asked) == ((2, 64), (2, 10), False)
+    assert not torch.allclose(made.features, extractor(shown.flip(1)).features)
 
 
 @pytest.fixture

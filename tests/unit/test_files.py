@@ -34,3 +34,37 @@ def test_nothing_is_left_when_the_move_fails(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(BadFileError, match="No space left"):
         files.write(tmp_path / "x.yaml", b"x", overwrite=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_that_write_one_file_at_once_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    path = tmp_path / "x.yaml"
+    moving = files._move_to_free
+
+    def late(temporary: Path, target: Path) -> None:
+        target.write_bytes(b"theirs")  # after it was seen that nothing is there
+        moving(temporary, target)
+
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", refused)
+        files.write(tmp_path / "free.yaml", b"ours", overwrite=False)
+        assert (tmp_path / "free.yaml").read_bytes() == b"ours"
+    monkeypatch.setattr("tstitch_cli.files._move_to_free", late)
+    with pytest.raises(BadFileError, match="exists already"):
+        files.write(path, b"ours", overwrite=False)
+    assert path.read_bytes() == b"theirs"
+    assert not [found for found in tmp_path.iterdir() if found.suffix == ".tmp"]
+
+
+def test_what_a_killed_process_left_is_told_from_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[str] = []
+    monkeypatch.setattr("os.replace", lambda source, target: left.append(Path(source).name))
+    files.write(tmp_path / "000003.png", b"x", overwrite=True)
+    assert [files.written_halfway(name) for name in left] == ["000003.png"]
+    for name in ("000003.png", ".hidden.tmp", "a.b.12345678.tmp", ".000003.png.1234.tmp", ".000003.png.12345678"):
+        assert files.written_halfway(name) is None

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tstitch_cli import fingerprint
 from tstitch_cli.errors import ExitStatus, StaleError
+from tstitch_cli.measuring import fingerprint
 
 HERE = fingerprint.take(torch.device("cpu"), {"small": "aa", "large": "bb"})
 

@@ -8,7 +8,7 @@ from diffusers import DiTTransformer2DModel
 from torch import nn
 
 from tests.toys import tiny_dit
-from tstitch_cli import flops
+from tstitch_cli.measuring import flops
 
 
 def test_dit_xl_is_as_published() -> None:

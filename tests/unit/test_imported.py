@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tstitch_cli.costs import CostModel
 from tstitch_cli.documents import read_profile, write_profile
 from tstitch_cli.errors import UsageError
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
+from tstitch_cli.planning.costs import CostModel
 
 TIMES = {"dit-xl": 16.5, "dit-s": 1.6, "dit-b": 4.0}
 

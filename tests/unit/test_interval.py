@@ -14,7 +14,7 @@ from torch import nn
 from tests import toys
 from tests.tiny import PAIRS, tiny
 from tstitch_cli import random_weights
-from tstitch_cli.matching import levels
+from tstitch_cli.bridges.matching import levels
 from tstitch_cli.schema import Setting
 from tstitch_cli.training import finetune
 from tstitch_cli.training.adapters import Adapter

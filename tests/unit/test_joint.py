@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.builders import agreeing, coarse, measured
-from tstitch_cli import siblings
-from tstitch_cli.consistency import faults_of_plan
-from tstitch_cli.costs import CostModel
 from tstitch_cli.documents import read_plan, write_plan, write_profile
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.joint import Joint, choose
+from tstitch_cli.formats.consistency import faults_of_plan
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning import siblings
+from tstitch_cli.planning.costs import CostModel
+from tstitch_cli.planning.joint import Joint, choose
+from tstitch_cli.planning.rivals import with_rivals
+from tstitch_cli.planning.siblings import Found
 from tstitch_cli.quantities import Quantity, parse_budget
-from tstitch_cli.rivals import with_rivals
 from tstitch_cli.schema import Plan, Profile
-from tstitch_cli.siblings import Found
 
 CACHE = ("deepcache:interval=3:branch=0",)
 HALF = parse_budget("50%")

@@ -16,11 +16,11 @@ from tests.builders import measured
 from tstitch_cli import documents
 from tstitch_cli.allocation import expand, runs
 from tstitch_cli.app import app
-from tstitch_cli.combinations import combinations, whole_steps_of_units
-from tstitch_cli.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.known_steps import Known, broken, mask, refuse_broken
+from tstitch_cli.formats.consistency import faults_of_plan, faults_of_profile
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.combinations import combinations, whole_steps_of_units
+from tstitch_cli.planning.known_steps import Known, broken, mask, refuse_broken
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.sample import refuse_unknown_noise
 from tstitch_cli.schema import PROFILE_SCHEMA, Plan, PlannedDenoiser, Profile

@@ -17,9 +17,9 @@ from torch import nn
 
 from tests.unit.test_preflight import LARGE, SMALL
 from tstitch_cli import schedulers
-from tstitch_cli.bridge import Bridge, Form, Guidance
+from tstitch_cli.bridges.bridge import Bridge, Form, Guidance
+from tstitch_cli.bridges.matching import Frame, Match, known_steps, running
 from tstitch_cli.errors import UsageError
-from tstitch_cli.matching import Frame, Match, known_steps, running
 from tstitch_cli.stitching import stitch
 from tstitch_cli.zoo.entry import Noise
 

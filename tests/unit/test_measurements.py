@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.builders import agreeing, measured
-from tstitch_cli import measurements
 from tstitch_cli.documents import write_plan
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
-from tstitch_cli.objectives import named
 from tstitch_cli.plan import make_plan
-from tstitch_cli.plots import pareto_png
+from tstitch_cli.planning import measurements
+from tstitch_cli.planning.objectives import named
+from tstitch_cli.plotting.plots import pareto_png
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Evaluation, Fingerprint, Measured, Plan, Profile
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from tests import toys
 from tests.unit.test_stitching import draw_class
-from tstitch_cli import offload
-from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.profile import Effort, measure
+from tstitch_cli.savings import offload
 from tstitch_cli.stitching import planned_evaluations, stitch
 from tstitch_cli.trajectory import Batch, run
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from tests.builders import agreeing, measured
-from tstitch_cli import known_steps
 from tstitch_cli.allocation import collapse
-from tstitch_cli.assignments import PerStep
-from tstitch_cli.consistency import faults_of_plan
-from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import UsageError
-from tstitch_cli.exact_row import with_optimum
-from tstitch_cli.objectives import compute_of, loss_of, most_compute
-from tstitch_cli.orders import DECREASING, EXACT, INTERLEAVED, LARGE_TO_SMALL, ORDERS, SMALL_TO_LARGE, arranged
+from tstitch_cli.formats.consistency import faults_of_plan
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning import known_steps
+from tstitch_cli.planning.assignments import PerStep
+from tstitch_cli.planning.costs import CostModel
+from tstitch_cli.planning.exact_row import with_optimum
+from tstitch_cli.planning.objectives import compute_of, loss_of, most_compute
+from tstitch_cli.planning.orders import DECREASING, EXACT, INTERLEAVED, LARGE_TO_SMALL, ORDERS, SMALL_TO_LARGE, arranged
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Closeness, Profile
 

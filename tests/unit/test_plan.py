@@ -10,14 +10,14 @@ import pytest
 
 from tests.builders import measured, planned
 from tstitch_cli.commands.plan import embeddings_in_words
-from tstitch_cli.costs import CostModel
 from tstitch_cli.errors import InfeasibleError, UsageError
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.costs import CostModel
+from tstitch_cli.planning.ranking import MAX_PARETO_ROWS
+from tstitch_cli.planning.table import MAX_ROWS
 from tstitch_cli.quantities import parse_budget, parse_duration
-from tstitch_cli.ranking import MAX_PARETO_ROWS
 from tstitch_cli.schema import Plan, Profile, Row
-from tstitch_cli.table import MAX_ROWS
 
 DIT = {"dit-s": 1.6, "dit-b": 4.0, "dit-xl": 16.5}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.builders import planned
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.plots import GOLD, pareto_png
+from tstitch_cli.plotting.plots import GOLD, pareto_png
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:

@@ -7,12 +7,12 @@ from statistics import fmean, stdev
 import pytest
 
 from tests.toys import FakeClock, family
-from tstitch_cli.consistency import faults_of_profile
-from tstitch_cli.costs import CostModel
 from tstitch_cli.denoisers import Family
+from tstitch_cli.formats.consistency import faults_of_profile
+from tstitch_cli.measuring.steadiness import Reading
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.profile import Effort, _half_width, _Profiler, measure
 from tstitch_cli.schema import Profile
-from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch
 
 COSTS = {"small": 0.01, "middle": 0.03, "large": 0.1}

@@ -11,11 +11,11 @@ import pytest
 
 from tests.builders import measured
 from tstitch_cli import profiles
-from tstitch_cli.costs import CostModel
 from tstitch_cli.documents import read_profile, render, write_profile
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.imported import from_times
+from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import PROFILE_SCHEMA, Setting
 

@@ -15,6 +15,8 @@ from tests.toys import FakeClock
 from tstitch_cli import random_weights
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.sample import draw, redraw, sweep
 from tstitch_cli.schema import RANDOM_WEIGHTS, Setting
@@ -156,11 +158,11 @@ def test_nothing_is_drawn_with_random_weights(tmp_path: Path) -> None:
     from tests.unit.test_sample import work_for
 
     toy, clock = loaded("stable-diffusion"), FakeClock()
-    given: dict[str, Any] = {"seed": 0, "negative_prompt": None}
+    request = Request((Prompt("a fox"),), tmp_path)
     with pytest.raises(StaleError, match="random weights"):
-        list(draw(toy, work_for(toy), [(0, "a fox")], clock, **given, folder=tmp_path, overwrite=False))
+        list(draw(toy, work_for(toy), request, clock))
     with pytest.raises(StaleError, match="random weights"):
-        list(sweep(toy, work_for(toy), ["a fox"], clock, **given))
+        list(sweep(toy, work_for(toy), request.batches(1), clock))
     with pytest.raises(StaleError, match="random weights"):
         redraw(toy, None, clock)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tstitch_cli import references
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.features import ClassifierFeatures, Features, grey
-from tstitch_cli.statistics import frechet
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import ClassifierFeatures, Features, grey
+from tstitch_cli.quality.statistics import frechet
 
 
 class Means:

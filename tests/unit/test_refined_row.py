@@ -8,12 +8,12 @@ import pytest
 
 from tests.builders import measured
 from tests.unit.test_exact import agreeing
-from tstitch_cli import refined_row
-from tstitch_cli.consistency import faults_of_plan
-from tstitch_cli.orders import SMALL_TO_LARGE
+from tstitch_cli.formats.consistency import faults_of_plan
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning import refined_row
+from tstitch_cli.planning.orders import SMALL_TO_LARGE
+from tstitch_cli.planning.refined_row import with_refined
 from tstitch_cli.quantities import parse_budget
-from tstitch_cli.refined_row import with_refined
 from tstitch_cli.schema import Plan, Profile
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.fetch_command import fetch_command
+from tstitch_cli.fetching.fetch_command import fetch_command
 from tstitch_cli.schema import PlannedDenoiser
 from tstitch_cli.zoo import registry
 from tstitch_cli.zoo.controls import Control

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import torch
 from PIL import Image
 
 from tests import toys
-from tests.benchmarks import frechet
 from tests.benchmarks.common import BASE, LARGE, SMALL
 from tests.benchmarks.report import paper, rivals, rows
 from tests.benchmarks.report.__main__ import PARTS, build
@@ -22,13 +22,14 @@ from tests.benchmarks.report.figure import free_start
 from tests.benchmarks.report.fractions import _no_worse
 from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, resampled, sums
 from tests.benchmarks.report.page import anchor
+from tests.benchmarks.report.stopwatch import Stopwatch
 from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
-from tstitch_cli import references
 from tstitch_cli.allocation import expand
 from tstitch_cli.denoisers import Family
-from tstitch_cli.features import Features
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import Features
+from tstitch_cli.quality.statistics import SUBSETS, Described
 from tstitch_cli.schema import Measured, Setting
-from tstitch_cli.statistics import SUBSETS, Described
 
 SETTING = Setting(10, "ddim", 1.25, 2, 16, "float32", "cpu")
 TINY = Scale(
@@ -41,6 +42,7 @@ TINY = Scale(
     fewer=(6,),
     guidances=(2.0,),
     early=0.1,
+    early_pictures=200,
     profile_s=0.1,
     analysed=2,
     at_once=20,
@@ -171,6 +173,22 @@ def test_the_pareto_front() -> None:
     assert rows.pareto({a: 1, b: 2, c: 3, d: 4}, {a: 5, b: 6, c: 2, d: 2}) == [a, c]
 
 
+def test_a_stopwatch_counts_runs_that_were_cut(tmp_path: Path) -> None:
+    clock = toys.FakeClock()
+    for _ in range(2):
+        watch = Stopwatch(tmp_path / "seconds.json", clock.mark)
+        clock.advance(100.0)
+        watch.start("rows")
+        clock.advance(2.0)
+        watch.lap()
+        clock.advance(1.0)
+    assert watch.seconds() == {"rows": 4.0}
+    watch.start("rivals")
+    clock.advance(5.0)
+    assert watch.lap() == 5.0
+    assert watch.seconds() == {"rows": 4.0, "rivals": 5.0}
+
+
 def test_an_anchor_is_where_it_is_looked_for() -> None:
     assert anchor("Figures 1 and 5: pairs") == "figures-1-and-5-pairs"
 
@@ -201,12 +219,3 @@ def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatc
     assert again == figures
     report = json.loads((bench.out / "report.json").read_text())
     assert set(report["parts"]) == set(PARTS)
-
-
-def test_the_classifier_is_the_one_of_evaluate() -> None:
-    """Distances here are those of the quality benchmark."""
-    from tstitch_cli.features import ClassifierFeatures
-
-    pixels = torch.randint(0, 255, (4, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ours = ClassifierFeatures("fashion")(pixels.expand(-1, 3, -1, -1)).features
-    assert torch.allclose(ours, frechet.describe(frechet.load_classifier(), pixels).features)

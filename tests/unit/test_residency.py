@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.tiny import tiny
-from tstitch_cli import residency
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import load
 from tstitch_cli.errors import DeviceError, UsageError
-from tstitch_cli.memory import PeakMemory
+from tstitch_cli.measuring.memory import PeakMemory
+from tstitch_cli.savings import residency
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch, run
 from tstitch_cli.zoo.entry import Entry, Noise
@@ -149,7 +149,7 @@ RESIDENT = """
 import torch
 from diffusers import DiTTransformer2DModel
 from tests import toys
-from tstitch_cli.memory import PeakMemory
+from tstitch_cli.measuring.memory import PeakMemory
 from tstitch_cli.stitching import planned_evaluations, stitch
 
 def dit(depth):

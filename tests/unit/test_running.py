@@ -14,12 +14,12 @@ from torch import nn
 from tests import toys
 from tests.tiny import tiny
 from tests.toys import text_parts
-from tstitch_cli.bridge import Bridge
+from tstitch_cli.bridges.bridge import Bridge
+from tstitch_cli.bridges.embeddings import _arguments
+from tstitch_cli.bridges.matching import Frame, Match
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.denoisers import Family, load
-from tstitch_cli.embeddings import _arguments
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.matching import Frame, Match
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.schema import Setting
 from tstitch_cli.trajectory import Batch, run

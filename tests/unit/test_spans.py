@@ -7,8 +7,8 @@ import torch
 
 from tests import toys
 from tstitch_cli import schedulers
+from tstitch_cli.bridges.matching import Frame, Match
 from tstitch_cli.errors import UsageError
-from tstitch_cli.matching import Frame, Match
 from tstitch_cli.training.spans import Spans, everything, spans_of
 from tstitch_cli.zoo.entry import Noise
 

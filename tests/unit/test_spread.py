@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tstitch_cli.measuring.spread import _students_t, spread
 from tstitch_cli.schema import QUANTILES
-from tstitch_cli.spread import _students_t, spread
 
 
 @pytest.mark.parametrize("count", [6, 9, 15, 30, 100])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tstitch_cli.manifolds import Manifold, precision_and_recall
-from tstitch_cli.statistics import (
+from tstitch_cli.quality.manifolds import Manifold, precision_and_recall
+from tstitch_cli.quality.statistics import (
     SUBSETS,
     Described,
     Sums,
@@ -141,6 +141,6 @@ def test_precision_and_recall_are_those_of_the_definition() -> None:
 def test_blocks_of_distances_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, drawn, parts = described(60, 8).features, described(50, 9).features, subsets(50)
     whole = precision_and_recall(Manifold(real), drawn, parts)
-    monkeypatch.setattr("tstitch_cli.manifolds._BLOCK", 7)
+    monkeypatch.setattr("tstitch_cli.quality.manifolds._BLOCK", 7)
     for found, expected in zip(precision_and_recall(Manifold(real), drawn, parts), whole, strict=True):
         assert found.value == pytest.approx(expected.value, abs=0.021)

@@ -17,16 +17,16 @@ import pytest
 from tests.builders import measured
 from tests.toys import FakeClock, family
 from tests.unit.test_exact import agreeing
-from tstitch_cli import machine_load, steadiness
-from tstitch_cli.consistency import faults_of_profile
 from tstitch_cli.documents import parse, render
 from tstitch_cli.errors import InfeasibleError
-from tstitch_cli.exact_row import with_optimum
+from tstitch_cli.formats.consistency import faults_of_profile
+from tstitch_cli.measuring import machine_load, steadiness
+from tstitch_cli.measuring.steadiness import GpuReading, Reading
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.exact_row import with_optimum
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import PROFILE_SCHEMA, Profile
-from tstitch_cli.steadiness import GpuReading, Reading
 from tstitch_cli.trajectory import Batch
 
 START = Reading(at_s=100.0, busy_s=50.0, own_s=5.0, stolen_s=1.0, cores=4, slowed=2, held_back_s=0.5)
@@ -217,6 +217,14 @@ def test_a_plan_keeps_the_margin_and_shows_it() -> None:
     # Nothing is said to be slower than it was measured.
     assert [row.time_s for row in plan.rows] == [row.time_s for row in quiet.rows]
     assert all(row.feasible == (row.time_s.within <= 1.0) for row in plan.rows)
+
+
+@pytest.mark.parametrize("asked", ["100%", "40%", "2x"])
+def test_a_share_of_the_largest_alone_chooses_the_same_row_and_allows_it_the_margin(asked: str) -> None:
+    budget = parse_budget(asked)
+    quiet, plan = make_plan(measured(), budget=budget), make_plan(unsteady(), budget=budget)
+    assert plan.chosen == quiet.chosen
+    assert plan.budget.seconds == pytest.approx(1.2 * quiet.budget.seconds)
 
 
 def test_the_least_budget_counts_the_margin() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.builders import agreeing, measured, planned
-from tstitch_cli.objectives import loss_of
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.objectives import loss_of
+from tstitch_cli.planning.sureness import interval, losses_of
 from tstitch_cli.quantities import parse_budget
-from tstitch_cli.sureness import interval, losses_of
 
 HALF = parse_budget("50%")
 

@@ -94,7 +94,7 @@ def test_the_whole_family_trains_in_miniature(data: Path, tmp_path: Path, monkey
     monkeypatch.setattr("tstitch_cli.training.family.SCHEDULES", small)
     family = Family(data, tmp_path / "out", tmp_path / "work", fast=False)
     family.train(SCHEDULES, lambda part: lambda done, total, loss: None)
-    from tstitch_cli.class_conditional import ClassConditionalPipeline
+    from tstitch_cli.networks.class_conditional import ClassConditionalPipeline
 
     for name in SIZES:
         record = yaml.safe_load((tmp_path / "out" / name / "training.yaml").read_text())

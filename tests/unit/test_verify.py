@@ -9,16 +9,17 @@ import pytest
 
 from tests.builders import measured, planned
 from tests.toys import FakeClock, family
-from tstitch_cli import drift, verify
+from tstitch_cli import verify
 from tstitch_cli.denoisers import Family
+from tstitch_cli.measuring import drift
+from tstitch_cli.measuring.steadiness import Reading
+from tstitch_cli.measuring.verdicts import Verdict, verdict
 from tstitch_cli.plan import make_plan
 from tstitch_cli.profile import Effort
 from tstitch_cli.profile import measure as profile
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Plan, Times
-from tstitch_cli.steadiness import Reading
 from tstitch_cli.trajectory import Batch
-from tstitch_cli.verdicts import Verdict, verdict
 
 COSTS = {"small": 0.01, "large": 0.1}
 QUIET = Reading(0.0, 0.0, 0.0, 0.0, 1)

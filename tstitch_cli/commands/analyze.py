@@ -58,7 +58,7 @@ def analyze(
     for path in targets:
         files.refuse_existing(path, overwrite=overwrite)
     if offline:
-        from tstitch_cli import hub
+        from tstitch_cli.fetching import hub
 
         hub.go_offline()
     known: Agreement | None = None
@@ -79,8 +79,8 @@ def analyze(
         entries, net = fetch_missing(entries, setting.dtype, bar, net, setting.embeddings)
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
         from tstitch_cli import analyze as stage
-        from tstitch_cli.analysis_plots import frequencies_png, similarity_png
         from tstitch_cli.denoisers import load
+        from tstitch_cli.plotting.analysis_plots import frequencies_png, similarity_png
 
         family = load(entries, setting, control=net)
         found = stage.analyze(family, pictures, seed, known, progress=bar)

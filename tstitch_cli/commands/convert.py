@@ -32,7 +32,7 @@ def convert(
 
     entry = Zoo.load().resolve(name)
     with talk.status("converting"):
-        from tstitch_cli.convert import convert as make
+        from tstitch_cli.networks.convert import convert as make
 
         folder = make(entry, checkpoint, autoencoder=autoencoder, overwrite=overwrite)
     out.print(str(folder), markup=False)

@@ -27,23 +27,29 @@ def demo(
     Leaves profile.yaml, plan.yaml, pareto.png, pictures/ with grid.png, and sweep.png, the same noise at every
     fraction of the small model.
     """
+    from dataclasses import replace
+
+    from tstitch_cli.commands.drawing import SHEET, SWEEP, draw_plan
     from tstitch_cli.commands.plan import show as show_plan
     from tstitch_cli.commands.profile import measure_and_save, smallest_first
-    from tstitch_cli.commands.sample import draw_plan, targets_of
+    from tstitch_cli.commands.sweeping import draw_sweep
     from tstitch_cli.documents import digest, write_plan
     from tstitch_cli.files import refuse_existing
-    from tstitch_cli.orders import SMALL_TO_LARGE
+    from tstitch_cli.jobs.manifest import path_of
+    from tstitch_cli.jobs.prompts import Prompt
+    from tstitch_cli.jobs.request import Request, paths_of
     from tstitch_cli.plan import make_plan
-    from tstitch_cli.plots import pareto_png
+    from tstitch_cli.planning.orders import SMALL_TO_LARGE
+    from tstitch_cli.planning.refined_row import with_refined
+    from tstitch_cli.plotting.plots import pareto_png
     from tstitch_cli.quantities import parse_budget
-    from tstitch_cli.refined_row import with_refined
     from tstitch_cli.schema import Setting
     from tstitch_cli.zoo.registry import Zoo
 
     profile_file, plan_file, plot = folder / "profile.yaml", folder / "plan.yaml", folder / "pareto.png"
-    prompts = list(PROMPTS)
-    drawn = targets_of(prompts, PICTURES, folder / "pictures", grid=True, sweep=False)
-    for path in (profile_file, plan_file, plot, folder / "sweep.png", *drawn):
+    request = Request(tuple(map(Prompt, PROMPTS)), folder / "pictures", count=PICTURES, grid=True, overwrite=overwrite)
+    drawn = [path for picture in request.pictures for path in paths_of(request.folder, picture.index, None)]
+    for path in (profile_file, plan_file, plot, folder / SWEEP, path_of(request), request.folder / SHEET, *drawn):
         refuse_existing(path, overwrite=overwrite)
     asked = parse_budget(budget)
     zoo = Zoo.load()
@@ -72,19 +78,8 @@ def demo(
     pareto_png(plan, plot, overwrite=overwrite)
 
     talk.print("\n[bold]3. sample[/]: draw by the plan, and once more at every fraction of the small model")
-    for sweep in (False, True):
-        draw_plan(
-            plan,
-            plan.rows[plan.chosen],
-            prompts,
-            count=1 if sweep else PICTURES,
-            seed=0,
-            negative_prompt=None,
-            folder=folder if sweep else folder / "pictures",
-            grid=not sweep,
-            sweep=sweep,
-            overwrite=overwrite,
-            allow_stale=False,
-        )
+    row = plan.rows[plan.chosen]
+    draw_plan(plan, row, request)
+    draw_sweep(plan, row, replace(request, folder=folder, count=1, grid=False))
     for path in (profile_file, plan_file, plot):
         out.print(str(path), markup=False)

@@ -13,14 +13,14 @@ import typer
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.metrics import METRICS
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import MAX_SEED, Evaluation, Plan
 
 if TYPE_CHECKING:
-    from tstitch_cli.clip_score import ClipScore
     from tstitch_cli.evaluate import Evaluated
-    from tstitch_cli.features import Extractor
-    from tstitch_cli.references import Reference
+    from tstitch_cli.quality.clip_score import ClipScore
+    from tstitch_cli.quality.features import Extractor
+    from tstitch_cli.quality.references import Reference
     from tstitch_cli.zoo.entry import Entry
 
 Progress = Callable[[str, float], None]
@@ -67,7 +67,7 @@ def evaluate(
     is computed once. Work that was cut goes on where it was when the same command is given again.
     """
     if offline:
-        from tstitch_cli import hub
+        from tstitch_cli.fetching import hub
 
         hub.go_offline()
     from tstitch_cli import documents, files
@@ -179,6 +179,8 @@ def _measure(
     entries = entries_of(plan.denoisers)
     control = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
     prompts = _prompts(plan, entries[0], prompts_file)
+    if entries[0].conditioning.kind == "class" and count % len(prompts):
+        talk.print(f"[yellow]{count:,} pictures are not as many of each of the {len(prompts):,} classes[/]")
     from tstitch_cli.devices import resolve_device
 
     device = resolve_device(plan.setting.device)
@@ -192,7 +194,7 @@ def _measure(
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
     bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
     from tstitch_cli.denoisers import load
-    from tstitch_cli.kept_pictures import KeptPictures
+    from tstitch_cli.quality.kept_pictures import KeptPictures
 
     family = load(entries, plan.setting, control=control)
     works = {str(number): work_of(plan, plan.rows[number]) for number in numbers}
@@ -225,13 +227,13 @@ def _instruments(
     bar: Progress,
 ) -> tuple[Extractor | None, ClipScore | None, Reference | None]:
     """The networks and the reference that `wanted` needs; raises BadFileError where weights are to be fetched first."""
-    from tstitch_cli import features as networks
-    from tstitch_cli import references
+    from tstitch_cli.quality import features as networks
+    from tstitch_cli.quality import references
 
     bar("loading what measures", 0.0)
     extractor, scorer, compared = None, None, None
     if entry.conditioning.kind == "text" and (wanted is None or "clip" in wanted):
-        from tstitch_cli.clip_score import ClipScore
+        from tstitch_cli.quality.clip_score import ClipScore
 
         scorer = ClipScore(device)
     if wanted is None or set(wanted) - {"clip"}:
@@ -247,9 +249,9 @@ def _instruments(
 def _prompts(plan: Plan, entry: Entry, file: Path | None) -> list[str]:
     """What is drawn in turn: the prompts of `file`, else every class by its number."""
     if file is not None:
-        from tstitch_cli.commands.sample import _prompts as read
+        from tstitch_cli.jobs.prompts import read
 
-        prompts = read([], file)
+        prompts = [prompt.text for prompt in read(file)]
         if entry.conditioning.kind == "class":
             from tstitch_cli.zoo.entry import class_numbers
 
@@ -272,7 +274,7 @@ def _metrics(text: str) -> tuple[str, ...]:
 
 
 def _refuse_unknown_features(name: str) -> None:
-    from tstitch_cli import features as networks
+    from tstitch_cli.quality import features as networks
 
     if name not in networks.names():
         raise UsageError(f"there are no features called {name[:40]!r}", hint=f"there are {', '.join(networks.names())}")
@@ -317,7 +319,8 @@ def _refuse_what_cannot_be_drawn(plan: Plan) -> None:
 
 def _refuse_other_weights(plan: Plan, entries: Sequence[Entry]) -> None:
     """How good pictures are depends on the weights, not on the machine, so only those must be the plan's."""
-    from tstitch_cli import components, fingerprint
+    from tstitch_cli import components
+    from tstitch_cli.measuring import fingerprint
 
     if plan.fingerprint is None:
         return

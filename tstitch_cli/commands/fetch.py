@@ -41,7 +41,7 @@ def fetch(
     """
     from rich.markup import escape
 
-    from tstitch_cli import hub
+    from tstitch_cli.fetching import hub
     from tstitch_cli.zoo.registry import Zoo
 
     if dtype is not None and dtype not in DTYPES:
@@ -77,9 +77,9 @@ def fetch_missing(
 
     from rich.filesize import decimal
 
-    from tstitch_cli import downloads, hub
-    from tstitch_cli.fetch_command import fetch_command
-    from tstitch_cli.hub_errors import advising, all_of
+    from tstitch_cli.fetching import downloads, hub
+    from tstitch_cli.fetching.fetch_command import fetch_command
+    from tstitch_cli.fetching.hub_errors import advising, all_of
     from tstitch_cli.zoo import converted
     from tstitch_cli.zoo.entry import largest
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tstitch_cli.training.finetune import Done, Options
 
 MAX_SEED = 2**31 - 1
+RATE, RATE_OF_LORA = 3e-5, 1e-4
 
 
 @guarded
@@ -40,7 +41,9 @@ def finetune(
     ] = None,
     batches: Annotated[int, typer.Option(help="How long to train.", min=1)] = 500,
     batch_size: Annotated[int, typer.Option(help="Pictures of a batch.", min=1)] = 64,
-    rate: Annotated[float, typer.Option(help="The learning rate at its height.")] = 1e-4,
+    rate: Annotated[
+        float | None, typer.Option(help="The learning rate at its height; 3e-5 by default, 1e-4 for a LoRA.")
+    ] = None,
     constant: Annotated[
         bool, typer.Option("--constant", help="Keep the rate; otherwise it falls along a cosine.")
     ] = False,
@@ -71,8 +74,10 @@ def finetune(
     from tstitch_cli.zoo import finetuned
     from tstitch_cli.zoo.registry import Zoo
 
+    if rate is None:
+        rate = RATE if lora is None else RATE_OF_LORA
     if not 0 < rate < 1:
-        raise UsageError(f"a rate of {rate:g} is absurd", hint="give --rate between 0 and 1, such as 1e-4")
+        raise UsageError(f"a rate of {rate:g} is absurd", hint="give --rate between 0 and 1, such as 3e-5")
     plan = documents.read_plan(plan_file)
     chosen = _row(plan, row)
     refuse(plan, denoiser, chosen.allocation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tstitch_cli.metrics import METRICS
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import Evaluation, Measured, Row
 
 SHARES = ("precision", "recall", "accuracy")

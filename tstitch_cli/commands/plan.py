@@ -87,15 +87,16 @@ def plan(
     With --steps, --scheduler or --accelerate, the profiles beside this one that were measured together with it
     (`tstitch profile --steps 10,20,50`) are looked at as well, and the best setting is planned for.
     """
-    from tstitch_cli import documents, files, measurements, siblings
+    from tstitch_cli import documents, files
     from tstitch_cli.commands import plan_words
-    from tstitch_cli.joint import choose
-    from tstitch_cli.objectives import least_loss, named
     from tstitch_cli.plan import make_plan
+    from tstitch_cli.planning import measurements, siblings
+    from tstitch_cli.planning.joint import choose
+    from tstitch_cli.planning.objectives import least_loss, named
+    from tstitch_cli.planning.rivals import with_rivals
+    from tstitch_cli.planning.siblings import Found
     from tstitch_cli.profiles import find, newest
     from tstitch_cli.quantities import Quantity, parse_budget
-    from tstitch_cli.rivals import with_rivals
-    from tstitch_cli.siblings import Found
 
     asked = parse_budget(budget)
     bound = _quantile(quantile)
@@ -136,11 +137,11 @@ def plan(
             digest=documents.digest(found.path),
         )
         if increment is None:
-            from tstitch_cli.refined_row import with_refined
+            from tstitch_cli.planning.refined_row import with_refined
 
             made = with_refined(made, found.profile, budget=within, objective=sought, order=order)
         if exact:
-            from tstitch_cli.exact_row import with_optimum
+            from tstitch_cli.planning.exact_row import with_optimum
 
             made = with_optimum(made, found.profile)
         return made
@@ -159,7 +160,7 @@ def plan(
         talk.print(f"[yellow]{gone} measured rows of the earlier plan are not in this table, and are left out[/]")
     documents.write_plan(made, out_file, overwrite=overwrite)
     if plot is not None:
-        from tstitch_cli.plots import pareto_png
+        from tstitch_cli.plotting.plots import pareto_png
 
         pareto_png(made, plot, overwrite=overwrite)
     talk.print(f"profile: [bold]{_safe(source)}[/] ({_origin(read)}, {_safe(read.created)})")
@@ -248,8 +249,8 @@ def _table(made: Plan) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tstitch_cli.metrics import METRICS
-    from tstitch_cli.orders import SMALL_TO_LARGE
+    from tstitch_cli.commands import measured_words
+    from tstitch_cli.planning.orders import SMALL_TO_LARGE
 
     names = [denoiser.name for denoiser in made.denoisers]
     rows = [made.rows[index] for index in _shown_rows(made)]
@@ -261,9 +262,9 @@ def _table(made: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     with_loss = all(row.loss is not None for row in rows)
     headings += ["loss"] if with_loss else []
-    metrics = [name for name in METRICS if any(name in row.measured for row in rows)]
-    headings += metrics
-    ordered = any(row.order for row in rows)
+    metrics = measured_words.present(rows)
+    headings += map(measured_words.heading, metrics)
+    ordered = any(row.order for row in made.rows)
     for heading in (*headings, "compute", "fits", "Pareto", *["order"] * ordered):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, row in zip(_shown_rows(made), rows, strict=True):
@@ -275,7 +276,7 @@ def _table(made: Plan) -> Table:
         cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
         cells += [seconds(row.time_s.within)] if other else []
         cells += [f"{row.loss:.3f}"] if with_loss else []
-        cells += [f"{row.measured[name].value:.4g}" if name in row.measured else "-" for name in metrics]
+        cells += [measured_words.cell(name, row.measured.get(name)) for name in metrics]
         cells.append(f"{row.compute / most:.0%}" if most else "-")
         fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
         cells += [fits, "yes" if row.pareto else "no", *[row.order or SMALL_TO_LARGE] * ordered]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.metrics import METRICS
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quantities import shown_s
 
 if TYPE_CHECKING:
-    from tstitch_cli.joint import Joint
+    from tstitch_cli.planning.joint import Joint
     from tstitch_cli.schema import Plan, Rival, Row
 
 

@@ -133,10 +133,11 @@ def profile(
         made = _import(names, steps, scheduler, guidance, batch_size, size, dtype)
         save(made, out_file, overwrite=overwrite)
         return
-    from tstitch_cli import accelerations, hub, residency
-    from tstitch_cli.fetch_command import command_for
-    from tstitch_cli.hub_errors import advising
+    from tstitch_cli.fetching import hub
+    from tstitch_cli.fetching.fetch_command import command_for
+    from tstitch_cli.fetching.hub_errors import advising
     from tstitch_cli.quantities import parse_bytes, parse_counts, parse_duration, parse_share
+    from tstitch_cli.savings import accelerations, residency
     from tstitch_cli.schedulers import known
     from tstitch_cli.zoo.preflight import check, check_setting
     from tstitch_cli.zoo.registry import Zoo
@@ -264,7 +265,7 @@ def loaded(
     """Loads what was fetched, within `vram_bytes` where those are given, and says how that is done."""
     from tstitch_cli.denoisers import load
     from tstitch_cli.quantities import shown_bytes
-    from tstitch_cli.residency import load_within, peak_of
+    from tstitch_cli.savings.residency import load_within, peak_of
 
     loading = partial(load, control=net, random_weights=random_weights)
     with mentioning_random_weights(entries):
@@ -314,7 +315,7 @@ def _import(
     size: int | None,
     dtype: str | None,
 ) -> Profile:
-    from tstitch_cli.imported import from_times
+    from tstitch_cli.measuring.imported import from_times
     from tstitch_cli.quantities import parse_counts, parse_named_times
 
     if steps is None:
@@ -346,7 +347,7 @@ def _show_differences(made: Profile) -> None:
     """Where denoisers differ in noise or text encoder: what follows for who may do what."""
     from rich.markup import escape
 
-    from tstitch_cli.known_steps import said
+    from tstitch_cli.planning.known_steps import said
 
     if made.setting.schedule is not None:
         talk.print(f"the steps are those of {escape(made.setting.schedule)}'s noise schedule")
@@ -362,8 +363,8 @@ def show(made: Profile) -> None:
     from rich.table import Table
 
     from tstitch_cli.commands.terminal import SafeConsole
-    from tstitch_cli.costs import CostModel
-    from tstitch_cli.steadiness import margin
+    from tstitch_cli.measuring.steadiness import margin
+    from tstitch_cli.planning.costs import CostModel
 
     setting = made.setting
     machine = f" ({made.fingerprint.device})" if made.fingerprint else ""
@@ -427,7 +428,7 @@ def _show_agreement(made: Profile) -> None:
 
     from rich.markup import escape
 
-    from tstitch_cli.objectives import loss_of, not_worth_their_time
+    from tstitch_cli.planning.objectives import loss_of, not_worth_their_time
 
     if made.agreement is None:
         return

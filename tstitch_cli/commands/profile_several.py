@@ -14,8 +14,8 @@ from tstitch_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tstitch_cli.coarseness import Course
     from tstitch_cli.denoisers import Family
+    from tstitch_cli.measuring.coarseness import Course
     from tstitch_cli.schema import Setting
     from tstitch_cli.trajectory import Batch
     from tstitch_cli.zoo.controls import Control
@@ -52,8 +52,8 @@ def measure_several(
             with mentioning_random_weights(entries):
                 entries, net = fetch_missing(entries, settings[0].dtype, bar, net, settings[0].embeddings)
         bar("loading " + ", ".join(entry.name for entry in entries), 0.0)
-        from tstitch_cli import coarseness
         from tstitch_cli.clocks import clock_for
+        from tstitch_cli.measuring import coarseness
         from tstitch_cli.profile import Effort, measure
 
         loader = _Loader(entries, net, vram_bytes, random_weights=random_weights)
@@ -99,7 +99,7 @@ class _Loader:
 
 def _course(loader: _Loader, settings: Sequence[Setting], seed: int) -> Course | None:
     """The reference that all settings are held against; None, and why, where there can be none."""
-    from tstitch_cli import coarseness
+    from tstitch_cli.measuring import coarseness
 
     setting = coarseness.reference_setting(settings, loader.entries[-1].noise.train_steps)
     if setting is None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tstitch_cli.denoisers import Family
+    from tstitch_cli.measuring.verdicts import Verdict
     from tstitch_cli.schema import Plan
-    from tstitch_cli.verdicts import Verdict
 
 WIDTH = 200
 
@@ -43,10 +43,11 @@ def verify(
     Ends with status 8 where the plan no longer holds, 5 where it was made for another machine, other versions or
     weights, 0 where it holds. Nothing is kept of what is drawn, so a plan made with random weights will do.
     """
-    from tstitch_cli import hub, machine_load, steadiness
     from tstitch_cli.documents import read_plan
+    from tstitch_cli.fetching import hub
+    from tstitch_cli.measuring import machine_load, steadiness
+    from tstitch_cli.measuring.verdicts import verdict
     from tstitch_cli.quantities import parse_duration
-    from tstitch_cli.verdicts import verdict
 
     most_s = parse_duration(max_time)
     if offline:

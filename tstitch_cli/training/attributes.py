@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from tstitch_cli.attributes import HEADS, AttributeClassifier
+from tstitch_cli.quality.attributes import HEADS, AttributeClassifier
 from tstitch_cli.training.captioned import Captioned
 from tstitch_cli.training.captions import NAMES
 from tstitch_cli.training.loop import Schedule

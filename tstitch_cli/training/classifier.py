@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from tstitch_cli.classifier import Classifier
+from tstitch_cli.quality.classifier import Classifier
 from tstitch_cli.training.fashion_mnist import Pictures
 from tstitch_cli.training.loop import Schedule
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tstitch_cli import features, references
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.denoisers import load
 from tstitch_cli.devices import resolve_device
 from tstitch_cli.evaluate import evaluate
-from tstitch_cli.features import Extractor
-from tstitch_cli.references import Reference
+from tstitch_cli.quality import features, references
+from tstitch_cli.quality.features import Extractor
+from tstitch_cli.quality.references import Reference
 from tstitch_cli.sample import entries_of
 from tstitch_cli.schema import Measured, Plan
 from tstitch_cli.training.datasets import find

@@ -11,7 +11,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
 
-from tstitch_cli.classifier import Classifier
+from tstitch_cli.quality import references
+from tstitch_cli.quality.classifier import Classifier
+from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, encode_all, scale_of
 from tstitch_cli.training.classifier import ClassifierRecipe
@@ -33,6 +35,7 @@ SCHEDULES = {
     "fashion-b": Schedule(batches=7000, batch_size=256, learning_rate=1e-3),
     "fashion-xl": Schedule(batches=8000, batch_size=256, learning_rate=7e-4),
 }
+REFERENCE_POINTS = 5000
 
 
 class Family:
@@ -62,6 +65,7 @@ class Family:
             right = model(test.batch(torch.arange(len(test)))).argmax(1) == test.labels
         folder = self.shop.folder("classifier")
         save_file(half(model), folder / "model.safetensors")
+        self._write_reference(test.pixels)
         self.shop.write(folder, record, test_accuracy=round(right.float().mean().item(), 4))
 
     def _autoencoder(self, progress: Progress) -> None:
@@ -88,6 +92,14 @@ class Family:
         folder = self.shop.folder(f"{name}/transformer")
         model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
         self.shop.write(folder.parent, record, size=asdict(SIZES[name]))
+
+    def _write_reference(self, pixels: torch.Tensor) -> None:
+        """What `tstitch evaluate` compares with: the statistics of the test pictures (N, 1, 32, 32) in the classifier's
+        features, and the features of the first of them for precision and recall.
+        """
+        extractor = ClassifierFeatures("fashion", file=self.shop.out / "classifier" / "model.safetensors")
+        reference = references.of_pictures(pixels.expand(-1, 3, -1, -1), extractor)
+        references.write(self.shop.out / "reference.npz", reference, extractor, points=REFERENCE_POINTS, overwrite=True)
 
     def _write_pipeline(self) -> None:
         """The parts of the pipeline that need no training: the noise schedule, and the list of components."""

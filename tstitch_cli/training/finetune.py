@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tstitch_cli import components, documents, fingerprint, schedulers
+from tstitch_cli import components, documents, schedulers
 from tstitch_cli.allocation import Allocation
+from tstitch_cli.bridges.matching import Frame, Match, frame
+from tstitch_cli.bridges.running import form_of
 from tstitch_cli.errors import StaleError, UsageError
-from tstitch_cli.matching import Frame, Match, frame
-from tstitch_cli.running import form_of
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.schema import Plan, Setting
 from tstitch_cli.training import curve
 from tstitch_cli.training.adapters import Adapter
@@ -40,7 +41,7 @@ class Options:
 
     batches: int = 500
     batch_size: int = 64
-    rate: float = 1e-4
+    rate: float = 3e-5
     constant: bool = False
     """Whether the rate stays; else it falls to nothing along a cosine."""
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tstitch_cli.matching import levels
+from tstitch_cli.bridges.matching import levels
 from tstitch_cli.training.conditions import Conditions
 from tstitch_cli.training.latents import Latents
 from tstitch_cli.training.loop import Schedule

@@ -24,8 +24,8 @@ from itertools import accumulate
 import torch
 
 from tstitch_cli.allocation import Allocation
+from tstitch_cli.bridges.matching import Match
 from tstitch_cli.errors import UsageError
-from tstitch_cli.matching import Match
 from tstitch_cli.zoo.entry import Noise
 
 Span = tuple[float, float]

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tstitch_cli.attributes import AttributeClassifier
 from tstitch_cli.images import contact_sheet, save_sheet
+from tstitch_cli.quality.attributes import AttributeClassifier
 from tstitch_cli.training.adversarial import SharpeningRecipe
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of

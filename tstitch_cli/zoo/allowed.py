@@ -10,9 +10,9 @@ from typing import Any
 from tstitch_cli.errors import BadFileError, UsageError
 
 OWN_DENOISERS = {
-    "LabelledUNet": "tstitch_cli.labelled_unet",
-    "OriginalDiT": "tstitch_cli.original_dit",
-    "UViTModel": "tstitch_cli.u_vit",
+    "LabelledUNet": "tstitch_cli.networks.labelled_unet",
+    "OriginalDiT": "tstitch_cli.networks.original_dit",
+    "UViTModel": "tstitch_cli.networks.u_vit",
 }
 """Architectures that diffusers has not: class -> module."""
 _MODELS = {

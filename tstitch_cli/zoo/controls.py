@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.formats import strict_json
 from tstitch_cli.zoo.entry import Entry
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")

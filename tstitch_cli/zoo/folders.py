@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tstitch_cli import hub, strict_json
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.fetching import hub
+from tstitch_cli.formats import strict_json
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS, SHIFTING_SCHEDULERS
 from tstitch_cli.zoo import allowed
 from tstitch_cli.zoo.allowed import OWN_DENOISERS

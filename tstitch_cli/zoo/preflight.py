@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tstitch_cli import accelerations, residency
 from tstitch_cli.errors import UsageError
+from tstitch_cli.savings import accelerations, residency
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SHIFTING_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace

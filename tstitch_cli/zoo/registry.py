@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from tstitch_cli import documents, hub, strict_json
+from tstitch_cli import documents
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.hub_errors import all_of
+from tstitch_cli.fetching import hub
+from tstitch_cli.fetching.hub_errors import all_of
+from tstitch_cli.formats import strict_json
+from tstitch_cli.formats.yaml_nodes import Place
 from tstitch_cli.schedulers import SCHEDULERS
 from tstitch_cli.schema import PlannedDenoiser, Setting
-from tstitch_cli.yaml_nodes import Place
 from tstitch_cli.zoo import allowed, architectures, controls, converted, finetuned, folders, needed
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.controls import Control

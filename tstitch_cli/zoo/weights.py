@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tstitch_cli import strict_json
 from tstitch_cli.errors import BadFileError
+from tstitch_cli.formats import strict_json
 from tstitch_cli.zoo import needed
 
 MOST_DIMENSIONS, MOST_VALUES = 16, 1 << 40

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -26,14 +25,15 @@ from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import SEED, Load, Studio
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.studies import FULL, QUICK, Scale
-from tstitch_cli import files, references
+from tstitch_cli import files
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.errors import UsageError
-from tstitch_cli.features import ClassifierFeatures
-from tstitch_cli.records import Records, key
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import ClassifierFeatures
+from tstitch_cli.quality.records import Records, key
+from tstitch_cli.quality.statistics import Described, joined
 from tstitch_cli.schema import Setting
-from tstitch_cli.statistics import Described, joined
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.zoo.registry import Zoo
 
@@ -53,30 +53,28 @@ def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Fig
 
     Figures of other parts that an earlier report has are kept. `facts` are the machine's and the command's.
     """
-    kept = _read(bench.out / "report.json")
+    kept, stopwatch = _read(bench.out / "report.json"), bench.studio.stopwatch
     for name in parts:
-        began = time.perf_counter()
-        kept["parts"][name] = PARTS[name](bench)
-        kept["seconds"][name] = round(time.perf_counter() - began + kept["seconds"].get(name, 0.0), 1)
-        for figure in kept["parts"][name]:
+        stopwatch.start(name)
+        kept[name] = PARTS[name](bench)
+        for figure in kept[name]:
             if figure.lines and not figure.pictures:
                 draw.png(figure, bench.out / f"{figure.name}.png")
-        talk.print(f"{name}: done in {time.perf_counter() - began:.0f} s")
-        figures = [figure for part in PARTS for figure in kept["parts"].get(part, [])]
-        told = facts | {"seconds": kept["seconds"], "total_s": sum(kept["seconds"].values()), "seed": SEED}
-        report = {**told, "parts": {part: [asdict(each) for each in found] for part, found in kept["parts"].items()}}
+        talk.print(f"{name}: done, {stopwatch.lap():.0f} s of processor time in all runs")
+        figures = [figure for part in PARTS for figure in kept.get(part, [])]
+        told = facts | {"seconds": stopwatch.seconds(), "seed": SEED}
+        report = {**told, "parts": {part: [asdict(each) for each in found] for part, found in kept.items()}}
         files.write(bench.out / "report.json", (json.dumps(report, indent=1) + "\n").encode(), overwrite=True)
         files.write(bench.out / "README.md", page.page(figures, told).encode(), overwrite=True)
-    return [figure for part in PARTS for figure in kept["parts"].get(part, [])]
+    return [figure for part in PARTS for figure in kept.get(part, [])]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The parts and seconds of an earlier report, empty where there is none."""
+def _read(path: Path) -> dict[str, list[Figure]]:
+    """The parts of an earlier report, none where there is none."""
     if not path.is_file():
-        return {"parts": {}, "seconds": {}}
+        return {}
     report = json.loads(path.read_text(encoding="utf-8"))
-    parts = {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
-    return {"parts": parts, "seconds": report["seconds"]}
+    return {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
 
 
 def _figure(told: dict[str, Any]) -> Figure:
@@ -147,7 +145,7 @@ def bundled(scale: Scale, out: Path, work: Path, data: Path, device: str, dtype:
     folder = work / f"early-{scale.early:g}"
 
     def trained() -> str:
-        early.train(data, folder, scale.early)
+        early.train(data, folder, scale.early, scale.early_pictures)
         return early.NAME
 
     studio = Studio(loader(folder), extractor, reference, work, scale.at_once)
@@ -172,8 +170,10 @@ def main() -> None:
         scale = replace(scale, pictures=given.pictures, rows_pictures=given.pictures)
     bench = bundled(scale, given.out, given.work, fashion_mnist.find(given.data), given.device, given.dtype)
     options = "".join((" --quick" * given.quick, f" --pictures {given.pictures}" if given.pictures else ""))
+    out = given.out.resolve()
+    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else Path(out.name)
     facts = {
-        "command": f"python -m tests.benchmarks.report --out {given.out.as_posix()}{options}",
+        "command": f"python -m tests.benchmarks.report --out {out.as_posix()}{options}",
         "machine": machine(bench.studio.load((SMALL, LARGE), bench.setting)),
         "setting": f"{given.dtype} on {given.device}",
         "scale": asdict(scale),

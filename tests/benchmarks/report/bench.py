@@ -16,8 +16,8 @@ from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.profile import Effort, measure
+from tstitch_cli.quality.statistics import Described
 from tstitch_cli.schema import Profile, Setting
-from tstitch_cli.statistics import Described
 from tstitch_cli.trajectory import Batch
 
 

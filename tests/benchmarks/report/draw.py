@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.report.figure import Figure, Line
-from tstitch_cli import canvas
-from tstitch_cli.canvas import plain
+from tstitch_cli.plotting import canvas
+from tstitch_cli.plotting.canvas import plain
 
 COLOURS = ("#2b6cb0", "#c0392b", "#1a7f4b", "#b7791f", "#805ad5", "#4a5568", "#d53f8c")
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.common import words
-from tstitch_cli import agreement, evaluations, references
+from tests.benchmarks.report.stopwatch import Stopwatch
+from tstitch_cli import evaluations
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family
 from tstitch_cli.evaluate import Evaluated, evaluate
-from tstitch_cli.features import Extractor
-from tstitch_cli.references import Reference
+from tstitch_cli.measuring import agreement
+from tstitch_cli.quality import references
+from tstitch_cli.quality.features import Extractor
+from tstitch_cli.quality.references import Reference
+from tstitch_cli.quality.statistics import Described
 from tstitch_cli.schema import Agreement, Setting
-from tstitch_cli.statistics import Described
 from tstitch_cli.trajectory import Batch, run
 
 SEED = 1
@@ -46,7 +49,7 @@ class Studio:
     def __init__(self, load: Load, extractor: Extractor, reference: Reference, work: Path, at_once: int) -> None:
         self.load, self.extractor, self.reference = load, extractor, reference
         self.work, self.at_once = work, at_once
-        self.spent_s: dict[str, float] = {}
+        self.stopwatch = Stopwatch(work / "seconds.json")
 
     def evaluated(self, study: Study, metrics: Sequence[str] = ("fid",)) -> Evaluated:
         """`study` measured, its rows named by their words."""
@@ -59,6 +62,7 @@ class Studio:
             now = time.perf_counter()
             if now - told > TELL_S:
                 told = now
+                self.stopwatch.lap()
                 talk.print(f"{study.name}: {share:.0%}, {now - began:.0f} s, {doing}", markup=False)
 
         found = evaluate(
@@ -75,7 +79,6 @@ class Studio:
             progress=progress,
         )
         spent = time.perf_counter() - began
-        self.spent_s[study.name] = round(spent, 1)
         talk.print(f"{study.name}: done in {spent:.0f} s, {found.drawn} pictures drawn", markup=False)
         return found
 

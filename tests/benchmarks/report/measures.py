@@ -1,6 +1,6 @@
 """What the report says of pictures: Frechet distances of rows that share their noise, and intervals of comparisons.
 
-The intervals are those of `tstitch_cli.statistics`: the jackknife over subsets. Rows of one study draw the same
+The intervals are those of `tstitch_cli.quality.statistics`: the jackknife over subsets. Rows of one study draw the same
 pictures from the same noise, so what is compared is left out together, and the ratio of two rows is known better than
 either of them.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from tstitch_cli.quality.statistics import Described, Gaussian, Sums, frechet, interval, subsets, without_each
 from tstitch_cli.schema import Measured
-from tstitch_cli.statistics import Described, Gaussian, Sums, frechet, interval, subsets, without_each
 
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 200

@@ -79,15 +79,17 @@ def _counts(verdicts: Sequence[Verdict]) -> list[int]:
 
 def _made(facts: dict[str, Any]) -> str:
     machine, spent = facts["machine"]["fingerprint"], facts["seconds"]
-    times = markdown(("part", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in spent.items()])
-    minutes, count = facts["total_s"] / 60, machine["threads"]
+    times = markdown(
+        ("part", "seconds of processor time"), [(name, f"{seconds:.0f}") for name, seconds in spent.items()]
+    )
+    minutes, count = sum(spent.values()) / 60, machine["threads"]
     threads = f"{count} thread{'s' * (count > 1)}"
     return f"""## How it was made
 
     {facts["command"]}
 
-builds all of it again; here that took {minutes:.0f} minutes in {threads} on a machine shared with others. Cut off, the
-same command goes on where it was; `--quick` takes fewer pictures and steps. Fashion-MNIST is needed: Debian's package
+builds all of it again; here that took {minutes:.0f} minutes of processor time, in {threads}. Cut off, the same command
+goes on where it was; `--quick` takes fewer pictures and steps. Fashion-MNIST is needed: Debian's package
 `dataset-fashion-mnist`, or `--data FOLDER`. `report.json` holds all numbers.
 
 Made on {machine["device"]}, torch {machine["torch"]}, diffusers {machine["diffusers"]}; {facts["setting"]}. Pictures

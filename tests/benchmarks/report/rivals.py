@@ -11,7 +11,7 @@ from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.fractions import DISTANCE, by_share
 from tests.benchmarks.report.measures import Floats, compared, distance
 from tests.benchmarks.report.studies import ALL, orders, pair
-from tstitch_cli.costs import CostModel
+from tstitch_cli.planning.costs import CostModel
 
 PAIR = (SMALL, LARGE)
 

@@ -36,6 +36,8 @@ class Scale:
     guidances: tuple[float, ...]
     early: float
     """Share of its schedule that the small model of figure 18 is trained for."""
+    early_pictures: int
+    """Training pictures that it sees, from the first; all of them are 60,000."""
     profile_s: float
     """The most seconds that a profile takes."""
     analysed: int
@@ -44,15 +46,16 @@ class Scale:
 
 
 FULL = Scale(
-    rows_pictures=3000,
-    pictures=1200,
-    rows_steps=10,
+    rows_pictures=1000,
+    pictures=400,
+    rows_steps=20,
     base_steps=20,
     steps=(10, 20, 50, 100),
-    sampler_steps=50,
+    sampler_steps=20,
     fewer=(4, 6, 8, 12, 16),
     guidances=(1.5, 2.0, 3.0),
     early=0.1,
+    early_pictures=60_000,
     profile_s=60.0,
     analysed=64,
     at_once=200,
@@ -61,11 +64,13 @@ QUICK = replace(
     FULL,
     rows_pictures=200,
     pictures=200,
+    rows_steps=10,
     base_steps=10,
     steps=(10, 20),
     sampler_steps=10,
     fewer=(6,),
     early=0.01,
+    early_pictures=6_000,
     profile_s=20.0,
     analysed=16,
 )

@@ -1,0 +1,242 @@
+"""Draws a request by a plan and tells of it: what sample and demo share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice, takewhile
+from statistics import fmean
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from tstitch_cli.commands.edge import out, steps_bar, talk
+from tstitch_cli.commands.fetch import fetch_missing
+from tstitch_cli.commands.stopping import finishing_first, typed
+from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError
+from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
+from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.measuring import drift
+from tstitch_cli.schema import Plan, Row
+
+if TYPE_CHECKING:
+    from tstitch_cli.clocks import Clock
+    from tstitch_cli.denoisers import Family
+    from tstitch_cli.sample import Drawn, Identity, Order
+    from tstitch_cli.zoo.entry import Entry
+
+SHEET, SWEEP = "grid.png", "sweep.png"
+
+Drawing = Callable[["Iterable[Pictures]"], "Iterator[Drawn]"]
+"""Draws batches and writes nothing."""
+
+
+class Engine(Protocol):
+    """Where pictures are drawn: in this process, or on a cluster."""
+
+    def identify(self, plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+        """What is there to draw with; raises as `sample.identify`."""
+
+    def ready(self, order: Order, first: Pictures, bar: Progress) -> AbstractContextManager[Drawing]:
+        """Loads, warms up with the batch `first`, and is ready to draw until it is left."""
+
+
+class Here:
+    """The engine that draws in this process."""
+
+    def identify(self, plan: Plan, order: Order, *, allow_stale: bool) -> Identity:
+        """What is here; under a launcher, this process takes the device of its local rank."""
+        from tstitch_cli import devices, sample
+        from tstitch_cli.jobs.shards import local_rank
+
+        devices.use_local(devices.resolve_device(plan.setting.device), local_rank())
+        return sample.identify(plan, order, allow_stale=allow_stale)
+
+    @contextmanager
+    def ready(self, order: Order, first: Pictures, bar: Progress) -> Iterator[Drawing]:
+        """Loads and warms up."""
+        from tstitch_cli.sample import draw_each
+
+        family, clock = loaded(order, first, bar)
+        yield partial(draw_each, family, order.work, given=order.given, clock=clock)
+
+
+HERE = Here()
+
+
+def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = False, engine: Engine = HERE) -> None:
+    """Draws what `request` asks for and is not there yet, and reports; what can be refused is, before loading.
+
+    Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
+    Ctrl-C.
+    """
+    from tstitch_cli.sample import job
+
+    entries = refuse(plan, row, request)
+    times: list[float] = []
+    with steps_bar() as bar:
+        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+        order = order_of(plan, row, request, entries)
+        identity = engine.identify(plan, order, allow_stale=allow_stale)
+        with claimed(job(order.work, request, identity), request, bar) as manifest:
+            before, missing = manifest.finished, manifest.missing
+            if missing:
+                with engine.ready(order, missing[0], bar) as drawing:
+                    times = _draw(drawing, manifest, plan.setting.batch_size, bar)
+            if request.grid:
+                _contact_sheet(request, plan.setting.frames)
+    if not missing:
+        talk.print(f"complete: {before} pictures are in {request.folder} as they were drawn", markup=False)
+        return
+    drawn, there = manifest.finished - before, f"; {before} were there" if before else ""
+    talk.print(f"drew {drawn} with {words(row.allocation)} steps{there}", markup=False)
+    _report(plan, row, times, drawn)
+
+
+def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False) -> list[Entry]:
+    """The entries that the plan stands for; raises what can be known to be wrong before anything is loaded."""
+    from tstitch_cli.files import refuse_existing
+    from tstitch_cli.provenance import refuse_untellable
+    from tstitch_cli.sample import entries_of, job, refuse_unknown_noise, work_of
+
+    refuse_untellable(text for each in request.pictures for text in (each.prompt, each.negative_prompt or ""))
+    if request.grid and request.shard.of > 1:
+        raise UsageError("a shard has no contact sheet of all pictures", hint="leave --grid out of sharded runs")
+    if sweep:
+        refuse_existing(request.folder / SWEEP, overwrite=request.overwrite)
+    else:
+        refuse_other(job(work_of(plan, row), request), request)
+        if request.grid and not path_of(request).exists():
+            refuse_existing(request.folder / SHEET, overwrite=request.overwrite)
+    refuse_unknown_noise(plan, row, sweep=sweep)
+    entries = entries_of(plan.denoisers)
+    negative = any(picture.negative_prompt is not None for picture in request.pictures)
+    if entries[0].conditioning.kind == "class":
+        from tstitch_cli.zoo.entry import class_numbers
+
+        class_numbers(entries[0], list(dict.fromkeys(prompt.text for prompt in request.prompts)))
+        if negative:
+            raise UsageError(
+                f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
+            )
+    if negative and entries[-1].pipeline == "FluxPipeline":
+        raise UsageError(
+            f"{plan.family} takes no negative prompt: the guidance scale is an input of its denoisers",
+            hint="leave --negative-prompt out",
+        )
+    return entries
+
+
+def order_of(plan: Plan, row: Row, request: Request, entries: Sequence[Entry]) -> Order:
+    """What is to be loaded to draw `request` by a row of `plan`."""
+    from tstitch_cli.sample import Order, recorded_control, work_of
+
+    net = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
+    return Order(work_of(plan, row), tuple(entries), net, request.given, request.loras)
+
+
+def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]:
+    """The denoisers of `order`, fetched where they are missing, and warmed up with the batch `first`."""
+    from tstitch_cli.clocks import clock_for
+    from tstitch_cli.sample import batch_of, warm_up
+
+    setting = order.work.setting
+    entries, net = fetch_missing(order.entries, setting.dtype, bar, order.control, setting.embeddings)
+    family = replace(order, entries=tuple(entries), control=net).load()
+    clock = clock_for(family.device)
+    bar("compiling and warming up" if setting.compiled else "warming up", 0.0)
+    warm_s = warm_up(family, order.work, batch_of(first, order.given), clock)
+    talk.print(f"warm-up{' with compiling' * setting.compiled} {warm_s:.2f} s, not in the times below")
+    return family, clock
+
+
+def _draw(drawing: Drawing, manifest: Manifest, full: int, bar: Progress) -> list[float]:
+    """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of `full` pictures."""
+    times, finished, missing = [], manifest.finished, manifest.missing
+    doing = f"drawing {manifest.pictures}"
+    bar(doing, finished / manifest.pictures)
+    with _going_on(manifest), finishing_first() as stopped:
+        for drawn in drawing(takewhile(lambda _: not stopped(), missing)):
+            began = perf_counter()
+            paths = manifest.record(drawn.files)
+            if drawn.pictures == full:
+                times.append(drawn.actual_s + perf_counter() - began)
+            finished += drawn.pictures
+            bar(doing, min(finished / manifest.pictures, 1.0))
+            for path in paths:
+                out.print(str(path), markup=False)
+        if stopped() and manifest.missing:
+            raise KeyboardInterrupt
+    return times
+
+
+@contextmanager
+def _going_on(manifest: Manifest) -> Iterator[None]:
+    """Tells how to go on with a job that was not finished.
+
+    Turns a failure into PartialError where pictures were finished, and Ctrl-C into ExitStatus.INTERRUPTED.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        talk.print(f"[yellow]interrupted[/]: {_finished(manifest)}; go on with")
+        talk.print(f"  {typed()}", markup=False)
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+    except TstitchError as error:
+        if not manifest.finished:
+            raise
+        mended = f"{error.hint}; then go on with" if error.hint else "go on with"
+        raise PartialError(f"{error.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
+
+
+def _finished(manifest: Manifest) -> str:
+    return f"{manifest.finished} of {manifest.pictures} pictures are finished"
+
+
+def _contact_sheet(request: Request, frames: int | None) -> None:
+    """Writes the sheet of a finished job, a row for each prompt, unless it is there from an earlier run of the job."""
+    from PIL import Image
+
+    from tstitch_cli.images import contact_sheet, save_sheet
+
+    path = request.folder / SHEET
+    if path.exists() and not request.overwrite:
+        return
+    rows: list[list[Image.Image]] = []
+    pictures = iter(request.pictures)
+    for prompt in request.prompts:
+        some = islice(pictures, request.count if prompt.count is None else prompt.count)
+        rows.append([Image.open(request.folder / names_of(picture.index, frames)[0]) for picture in some])
+    labels = [""] * max(map(len, rows))
+    save_sheet(
+        path, contact_sheet(rows, [prompt.text for prompt in request.prompts], labels), overwrite=request.overwrite
+    )
+    out.print(str(path), markup=False)
+
+
+def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
+    """Predicted against actual, and by how much the budget was missed where it was."""
+    if not times:
+        full = plan.setting.batch_size
+        talk.print(f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them")
+        return
+    actual = fmean(times)
+    talk.print(
+        f"a call took {actual:.3f} s, predicted {row.time_s.mean:.3f} s ({actual / row.time_s.mean - 1.0:+.1%}), "
+        f"budget {plan.budget.seconds:.3f} s"
+        + (f"; {len(times)} calls, {min(times):.3f} to {max(times):.3f} s" if len(times) > 1 else "")
+    )
+    missed = [t for t in times if t > plan.budget.seconds]
+    if missed:
+        worst = max(missed) - plan.budget.seconds
+        talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    if drifted := drift.warning(row.time_s, times):
+        talk.print(f"[yellow]{drifted}[/]")
+
+
+def words(allocation: tuple[tuple[str, int], ...]) -> str:
+    """An allocation to read: `fashion-s 12, fashion-xl 8`."""
+    return ", ".join(f"{name} {steps}" for name, steps in allocation)

@@ -1,0 +1,1 @@
+"""What comes from the hub, and what is told where it does not."""

@@ -1,0 +1,309 @@
+"""The manifest of a job: what decides every byte of its pictures, then a line for each finished file.
+
+    {"job": {...}, "schema": "tstitch/manifest/1"}
+    {"file": "000000.png", "index": 0, "sha256": "..."}
+
+While a job runs, the lines of a batch are appended when all of its files are there, so a process killed at any moment
+leaves whole batches, and at worst a torn last line. The finished manifest is in the order of the pictures and has no
+time in it: the same job gives the same bytes, however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from tstitch_cli import files
+from tstitch_cli.errors import BadFileError
+from tstitch_cli.formats import strict_json
+from tstitch_cli.images import write_png
+from tstitch_cli.jobs import locks
+from tstitch_cli.jobs.job import Job, canonical, differences, header, read_job
+from tstitch_cli.jobs.request import Pictures, Request, names_of
+
+CLAIM_S = 60.0
+"""How long to wait for others that are looking through the folder at the same moment."""
+_NAME = re.compile(r"manifest(-[0-9]+-of-[0-9]+)?\.jsonl")
+_SHA = re.compile(r"[0-9a-f]{64}")
+_TOLD = 5
+Progress = Callable[[str, float], None]
+
+
+class Manifest:
+    """A job in its folder, locked for this process: what is finished, and what is left to draw."""
+
+    def __init__(self, path: Path, job: Job, request: Request) -> None:
+        """Knows what is to be drawn, and nothing yet of what is there: see `claimed`."""
+        self.path = path
+        self.folder = path.parent
+        self._header = header(job)
+        self._overwrite = request.overwrite
+        self._batches = request.batches(job.setting.batch_size)
+        self._names = {
+            picture.index: names_of(picture.index, job.setting.frames)
+            for pictures in self._batches
+            for picture in pictures
+        }
+        self._files = {name: index for index, names in self._names.items() for name in names}
+        self._done: dict[str, str] = {}
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures this process is to see to."""
+        return len(self._names)
+
+    @property
+    def finished(self) -> int:
+        """How many of them are finished."""
+        return sum(1 for names in self._names.values() if all(name in self._done for name in names))
+
+    @property
+    def missing(self) -> tuple[Pictures, ...]:
+        """The batches with a picture that is not finished; they are drawn whole, as kernels round by the batch."""
+        return tuple(
+            pictures
+            for pictures in self._batches
+            if not all(name in self._done for picture in pictures for name in self._names[picture.index])
+        )
+
+    def record(self, drawn: Sequence[tuple[str, bytes]]) -> tuple[Path, ...]:
+        """Writes the files of a batch and then their lines; what is there already with the same bytes is left.
+
+        Raises:
+            BadFileError: another picture is in the place of one and may not be replaced, something cannot be written,
+                or the manifest was taken away.
+        """
+        self._require_here()
+        lines = []
+        for name, content in drawn:
+            self._put(self.folder / name, content)
+            sha = hashlib.sha256(content).hexdigest()
+            lines.append((name, sha))
+        self._append("".join(self._line(name, sha) for name, sha in lines).encode("ascii"))
+        self._done.update(lines)
+        return tuple(self.folder / name for name, _ in drawn)
+
+    def _put(self, path: Path, content: bytes) -> None:
+        if path.is_file() and not path.is_symlink():
+            if path.stat().st_size == len(content) and _content(path) == content:
+                return
+            if not self._overwrite:
+                raise BadFileError(
+                    f"{path}: exists already, and is not the picture that this job draws",
+                    hint="--overwrite replaces it; or move it away and give the same command again",
+                )
+        # Nobody else writes it, as the manifest is locked.
+        write_png(path, content, overwrite=True)
+
+    def _append(self, lines: bytes) -> None:
+        with _telling(self.path), self.path.open("ab", buffering=0) as file:
+            while lines:
+                lines = lines[file.write(lines) :]
+
+    def _require_here(self) -> None:
+        """Where the folder was taken away, pictures alone would come back, in a folder without their manifest."""
+        if not self.path.is_file():
+            raise BadFileError(
+                f"{self.path}: was removed while its pictures were drawn",
+                hint="the same command draws into a folder of that name anew",
+            )
+
+    def _line(self, name: str, sha: str) -> str:
+        return canonical({"file": name, "index": self._files[name], "sha256": sha})
+
+    def refuse_pictures(self) -> None:
+        """Raises BadFileError where a file of the job is there already, whoever wrote it."""
+        found = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
+        for name in sorted(found & self._files.keys())[:1]:
+            files.refuse_existing(self.folder / name, overwrite=False)
+
+    def _begin(self) -> None:
+        """Writes the manifest of a job that is new here."""
+        if not self._overwrite:
+            self.refuse_pictures()
+        files.write(self.path, self._header.encode("ascii"), overwrite=True)
+
+    def _look(self, progress: Progress) -> None:
+        """Finds out what is finished, and takes away what a killed process had begun to write."""
+        with _telling(self.folder):
+            self._clear()
+        said, whole = self._said()
+        altered = []
+        for number, (name, sha) in enumerate(said.items(), 1):
+            progress("looking at what is here", number / len(said))
+            path = self.folder / name
+            if not os.path.lexists(path):
+                continue
+            if path.is_symlink() or not path.is_file() or _sha(path) != sha:
+                altered.append(name)
+            else:
+                self._done[name] = sha
+        if altered and not self._overwrite:
+            more = f" and {len(altered) - _TOLD} more" if len(altered) > _TOLD else ""
+            raise BadFileError(
+                f"{self.folder}: changed since they were drawn: {', '.join(altered[:_TOLD])}{more}: "
+                f"their SHA-256 is not the one in {self.path.name}",
+                hint="--overwrite draws them again; or move them away and give the same command again",
+            )
+        with _telling(self.path):
+            if whole < self.path.stat().st_size:
+                os.truncate(self.path, whole)  # a line that was being written when the process was killed
+
+    def _said(self) -> tuple[dict[str, str], int]:
+        try:
+            return _lines(self.path, self._files)
+        except BadFileError:
+            if not self._overwrite:
+                raise
+            self._begin()
+            return {}, len(self._header)
+
+    def _clear(self) -> None:
+        for entry in os.scandir(self.folder):
+            if (halfway := files.written_halfway(entry.name)) in self._files or halfway == self.path.name:
+                (self.folder / entry.name).unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        """Puts the lines of a complete job in order."""
+        content = self._header + "".join(self._line(name, self._done[name]) for name in sorted(self._done))
+        if not self.missing and _content(self.path) != content.encode("ascii"):
+            files.write(self.path, content.encode("ascii"), overwrite=True)
+
+
+@contextmanager
+def claimed(job: Job, request: Request, progress: Progress = lambda doing, share: None) -> Iterator[Manifest]:
+    """Takes `request`'s folder for `job`: begins its manifest, or reads it and looks at the pictures that are there.
+
+    Where a job fails before its first picture is finished, what this made is taken away again.
+
+    Raises:
+        BadFileError: another process draws this job there, the folder holds another job or pictures of unknown origin
+            (which `overwrite` allows to be replaced), pictures were changed since, or it cannot be written.
+    """
+    folder, path = request.folder, path_of(request)
+    files.refuse_existing(path, overwrite=True)
+    new = not folder.exists()
+    with _telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    book = Manifest(path, job, request)
+    with ExitStack() as kept:
+        if new:
+            kept.callback(_leave_no_empty, folder)
+        # Held by one at a time, so that no two begin different jobs; looking at the pictures takes longer and is not
+        # done under it.
+        busy = f"{folder}: other processes are busy looking through it"
+        with locks.held(folder / ".manifest.lock", wait_s=CLAIM_S, taken=busy):
+            kept.enter_context(_drawing(path))
+            others = _other_jobs(job, request)
+            if request.overwrite:
+                for other in others:
+                    with _drawing(other) if other != path else nullcontext():
+                        other.unlink()
+            elif others:
+                raise _another(folder, others)
+            if begun := not path.exists():
+                book._begin()
+        book._look(progress)
+        try:
+            yield book
+        except BaseException:
+            if begun and not book.finished:
+                path.unlink(missing_ok=True)
+            raise
+        book._finish()
+
+
+def _leave_no_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def refuse_other(job: Job, request: Request) -> None:
+    """Raises BadFileError where `claimed` would for what is in the folder, without looking at the pictures' bytes."""
+    if request.overwrite:
+        return
+    if others := _other_jobs(job, request):
+        raise _another(request.folder, others)
+    if not (path := path_of(request)).exists():
+        files.refuse_existing(path, overwrite=True)
+        Manifest(path, job, request).refuse_pictures()
+
+
+def path_of(request: Request) -> Path:
+    """The manifest of a request; a shard's has a name of its own, so that shards may have one folder."""
+    shard = request.shard
+    return request.folder / (f"manifest-{shard.number}-of-{shard.of}.jsonl" if shard.of > 1 else "manifest.jsonl")
+
+
+def _drawing(path: Path) -> AbstractContextManager[None]:
+    """The lock of the process that draws the manifest at `path`."""
+    taken = f"{path.parent}: another tstitch is drawing this into it at this moment"
+    return locks.held(path.with_name(f".{path.name}.lock"), wait_s=0.0, taken=taken)
+
+
+def _other_jobs(job: Job, request: Request) -> dict[Path, list[str]]:
+    """The manifests in the folder that are not of `job` or another shard of it, with what differs."""
+    here = json.loads(header(job))["job"]
+    found = {}
+    for path in sorted(request.folder.glob("manifest*.jsonl")):
+        if _NAME.fullmatch(path.name):
+            try:
+                different = differences(read_job(path), here)
+            except BadFileError as error:
+                different = [error.message]
+            if different:
+                found[path] = different
+    return found
+
+
+def _another(folder: Path, others: Mapping[Path, list[str]]) -> BadFileError:
+    path, different = next(iter(others.items()))
+    more = [f"and {len(different) - _TOLD} more"] if len(different) > _TOLD else []
+    return BadFileError(
+        f"{folder}: holds the pictures of another job ({path.name}): {'; '.join(different[:_TOLD] + more)}",
+        hint="choose another folder with --out; --overwrite gives up the job that is there and replaces its pictures",
+    )
+
+
+def _lines(path: Path, known: Mapping[str, int]) -> tuple[dict[str, str], int]:
+    """The SHA-256 of each finished file, the last word on it, and how many bytes the whole lines are."""
+    said: dict[str, str] = {}
+    with _telling(path), path.open("rb") as file:
+        whole = len(file.readline(strict_json.LIMIT_BYTES + 1))
+        for number, line in enumerate(iter(lambda: file.readline(strict_json.LIMIT_BYTES + 1), b""), 2):
+            if not line.endswith(b"\n") and len(line) <= strict_json.LIMIT_BYTES:
+                break
+            found = strict_json.parse(line, f"{path}:{number}")
+            name, sha = found.get("file"), found.get("sha256")
+            right = isinstance(name, str) and isinstance(sha, str) and _SHA.fullmatch(sha) and name in known
+            if not right or found != {"file": name, "index": known[str(name)], "sha256": sha}:
+                raise BadFileError(
+                    f"{path}:{number}: is no line about a picture of this job",
+                    hint="--overwrite begins a new manifest, and leaves those pictures that are as they should be",
+                )
+            said[str(name)] = str(sha)
+            whole += len(line)
+    return said, whole
+
+
+def _sha(path: Path) -> str:
+    with _telling(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    with _telling(path):
+        return path.read_bytes()
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise files.unwritable(path, error) from error

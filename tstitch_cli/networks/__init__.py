@@ -1,0 +1,1 @@
+"""Networks that diffusers has not, and what turns original checkpoints into diffusers' folders."""
