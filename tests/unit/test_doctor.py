@@ -70,6 +70,16 @@ def test_the_first_fault_decides_the_status() -> None:
         ("/mnt/JANE/cache on janes-laptop", "/mnt/<user>/cache on <host>"),
         ("janefile, hf_0123456789", "janefile, <secret>"),
         (f"Bearer {STORED}.", "Bearer <secret>."),
+        ("from https://bob:pw12@hub.corp/x", "from https://<secret>@hub.corp/x"),
+        ("https://bob:p@w@hub.corp:80", "https://<secret>@hub.corp:80"),
+        ("https://t0ken@hub.corp", "https://<secret>@hub.corp"),
+        ("see https://hub.corp/x, or mail a@b.c", "see https://hub.corp/x, or mail a@b.c"),
+        ("git+https://hub.corp/x@main", "git+https://hub.corp/x@main"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "<secret>"),
+        ("github_pat_11ABCDEFG0123456789_ab.", "<secret>."),
+        ("sk-proj-abcDEF_123-456", "<secret>"),
+        ("key=AKIAIOSFODNN7EXAMPLE", "key=<secret>"),
+        ("hf_transfer 0.1, hf_hub_download, disk-partition", "hf_transfer 0.1, hf_hub_download, disk-partition"),
     ],
 )
 def test_what_is_taken_out(text: str, left: str) -> None:
@@ -78,12 +88,49 @@ def test_what_is_taken_out(text: str, left: str) -> None:
 
 def test_who_one_is_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "janes-laptop.example.org")
-    found = Scrubber.here({"HOME": "/home/jane", "LOGNAME": "jane", "OPENAI_API_KEY": "12345678", "LANG": "en"})
+    found = Scrubber.here({"HOME": "/home/jane", "LOGNAME": "jane", "OPENAI_API_KEY": "k-345678", "LANG": "en"})
     assert "/home/jane" in found.homes
     assert "jane" in found.users
     assert {"janes-laptop", "janes-laptop.example.org"} <= set(found.hosts)
-    assert found.secrets[:1] == ("12345678",)
+    assert found.secrets[:1] == ("k-345678",)
     assert "en" not in found.secrets
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKEN",
+        "HF_TOKEN",
+        "GITHUB_PAT",
+        "AWS_SECRET_ACCESS_KEY",
+        "STRIPE_KEY",
+        "CLIENT_SECRET",
+        "DB_PASSWORD",
+        "PGPASSWORD",
+        "MYAPIKEY",
+        "aws_credentials",
+    ],
+)
+def test_what_a_variable_of_a_secret_holds_is_taken_out(name: str) -> None:
+    assert "s3cr3t-value" in Scrubber.here({name: "s3cr3t-value"}).secrets
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_TOKENS", "13-13-13-13"),
+        ("TOKENIZERS_PARALLELISM", "x-false-x-false"),
+        ("PATH", "/usr/bin:/bin"),
+        ("KEYBOARD", "us-de-fr-es"),
+        ("MY_TOKEN", "13"),
+        ("MY_TOKEN", "2.13.0.1.2.3"),
+        ("USE_API_KEY", "false"),
+        ("DB_PASSWORD", "disabled"),
+        ("SSH_SECRET", "sh0rt"),
+    ],
+)
+def test_words_and_numbers_stay(name: str, value: str) -> None:
+    assert value not in Scrubber.here({name: value}).secrets
 
 
 def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
