@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import socket
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def test_every_check_is_made_whatever_becomes_of_the_others() -> None:
     found = list(examine(checks, JANE, lambda doing, share: shares.append(share)))
     assert [each.verdict for each in found] == ["fault"] * 5 + ["ok"]
     assert [each.status for each in found] == [3, 6, 3, 3, 1, 0]
-    assert found[0].cure == "pip install --upgrade --force-reinstall torch"
+    assert found[0].cure == "pip install -c constraints.txt --force-reinstall torch  # in your clone of tstitch"
     assert (found[1].detail, found[1].cure) == ("no GPU", "plug one in")
     assert (found[2].detail, found[2].cure) == ("~/zoo.yaml: is broken", "mend ~/zoo.yaml")
     assert found[3].detail == "~/gone: No such file"
@@ -167,7 +168,29 @@ def test_packages_that_are_missing_or_too_old_are_named(monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
     found = doctor.packages()
     assert found.status == 3
-    assert found.cure == 'pip install --upgrade "no-such-package" "torch>=99"'
+    assert found.cure == doctor.pip_install('--upgrade "no-such-package" "torch>=99"')
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        ("PIL.Image", "--force-reinstall pillow"),
+        ("yaml", "--force-reinstall PyYAML"),
+        ("no_such_module", "."),
+        ("tstitch_cli.gone", "."),
+    ],
+)
+def test_a_module_is_mended_by_its_package(module: str, what: str) -> None:
+    (found,) = examine([("x", failing(ImportError("no module", name=module)))], JANE)
+    assert (found.cure or "").lower() == doctor.pip_install(what).lower()
+
+
+def test_the_command_is_taken_from_the_sources() -> None:
+    """None of the cures names tstitch to an index, where anybody may own that name."""
+    words = doctor.pip_install("--force-reinstall --no-deps .").partition("#")[0].split()
+    assert words == ["pip", "install", "-c", "constraints.txt", "--force-reinstall", "--no-deps", "."]
+    text = Path(doctor.__file__).read_text()
+    assert text.count("pip install") == 1
 
 
 def test_a_gpu_that_torch_does_not_use_is_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +203,8 @@ def test_a_gpu_that_torch_does_not_use_is_remarked(monkeypatch: pytest.MonkeyPat
     found = doctor.device()
     assert found.verdict == "remark"
     assert "NVIDIA GPU that torch does not use" in found.detail
+    if torch.version.cuda is None and platform.system() == "Linux":
+        assert found.cure == doctor.pip_install("--force-reinstall torch")
 
 
 def test_the_bundled_family_must_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +213,7 @@ def test_the_bundled_family_must_be_here(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tstitch_cli.zoo.registry.is_here", lambda entry: entry.name != "fashion-xl")
     found = doctor.zoo()
     assert (found.verdict, found.status) == ("fault", 3)
+    assert found.cure == doctor.pip_install("--force-reinstall --no-deps .")
 
 
 def test_a_blank_picture_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
