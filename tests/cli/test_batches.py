@@ -215,6 +215,49 @@ def test_the_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert contents(Path("out")) == expected
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "so_far"),
+    [
+        ("tstitch_cli.sample.entries_of", "interrupted"),
+        ("tstitch_cli.sample.load", "interrupted: 0 of 8 pictures are finished"),
+    ],
+)
+def test_ctrl_c_before_anything_is_drawn_stops_at_once_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, by: signal.Signals, where: str, so_far: str
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def asked(*given: Any, **named: Any) -> None:
+        os.kill(os.getpid(), by)
+        raise AssertionError("it went on")
+
+    expected = whole()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, asked)
+        result = tstitch(*JOB)
+    assert result.exit_code == ExitStatus.INTERRUPTED
+    assert f"{so_far}; go on with tstitch sample --as 'it was typed'" in said(result)
+    assert not Path("out").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert tstitch(*JOB).exit_code == 0
+    assert contents(Path("out")) == expected
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_what_the_machine_cannot_after_pictures_were_finished(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("tstitch_cli.sample.draw_each", at_batch(2, fail))
+    result = tstitch(*JOB)
+    assert result.exit_code == ExitStatus.PARTIAL
+    assert "2 of 8 pictures are finished" in said(result)
+    assert "then go on with: tstitch sample --as 'it was typed'" in said(result)
+
+
 @pytest.mark.parametrize(("batch", "status"), [(1, ExitStatus.DEVICE), (3, ExitStatus.PARTIAL)])
 def test_out_of_memory_at_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int, status: ExitStatus) -> None:
     def fail() -> None:

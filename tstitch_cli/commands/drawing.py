@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
 from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -15,8 +15,8 @@ import typer
 
 from tstitch_cli.commands.edge import out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.commands.stopping import finishing_first, typed
-from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError
+from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
+from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError, of_the_machine
 from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
 from tstitch_cli.jobs.request import Pictures, Request, names_of
 from tstitch_cli.measuring import drift
@@ -73,21 +73,22 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
     Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
     Ctrl-C.
     """
-    from tstitch_cli.sample import job
+    with _going_on(), finishing_first() as stopping:
+        from tstitch_cli.sample import job
 
-    entries = refuse(plan, row, request)
-    times: list[float] = []
-    with steps_bar() as bar:
-        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
-        order = order_of(plan, row, request, entries)
-        identity = engine.identify(plan, order, allow_stale=allow_stale)
-        with claimed(job(order.work, request, identity), request, bar) as manifest:
-            before, missing = manifest.finished, manifest.missing
-            if missing:
-                with engine.ready(order, missing[0], bar) as drawing:
-                    times = _draw(drawing, manifest, plan.setting.batch_size, bar)
-            if request.grid:
-                _contact_sheet(request, plan.setting.frames)
+        entries = refuse(plan, row, request)
+        times: list[float] = []
+        with steps_bar() as bar:
+            bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+            order = order_of(plan, row, request, entries)
+            identity = engine.identify(plan, order, allow_stale=allow_stale)
+            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(manifest):
+                before, missing = manifest.finished, manifest.missing
+                if missing:
+                    with engine.ready(order, missing[0], bar) as drawing:
+                        times = _draw(drawing, manifest, plan.setting.batch_size, bar, stopping)
+                if request.grid:
+                    _contact_sheet(request, plan.setting.frames)
     if not missing:
         talk.print(f"complete: {before} pictures are in {request.folder} as they were drawn", markup=False)
         return
@@ -153,43 +154,44 @@ def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]
     return family, clock
 
 
-def _draw(drawing: Drawing, manifest: Manifest, full: int, bar: Progress) -> list[float]:
+def _draw(drawing: Drawing, manifest: Manifest, full: int, bar: Progress, stopping: Stopping) -> list[float]:
     """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of `full` pictures."""
     times, finished, missing = [], manifest.finished, manifest.missing
     doing = f"drawing {manifest.pictures}"
     bar(doing, finished / manifest.pictures)
-    with _going_on(manifest), finishing_first() as stopped:
-        for drawn in drawing(takewhile(lambda _: not stopped(), missing)):
-            began = perf_counter()
-            paths = manifest.record(drawn.files)
-            if drawn.pictures == full:
-                times.append(drawn.actual_s + perf_counter() - began)
-            finished += drawn.pictures
-            bar(doing, min(finished / manifest.pictures, 1.0))
-            for path in paths:
-                out.print(str(path), markup=False)
-        if stopped() and manifest.missing:
-            raise KeyboardInterrupt
+    for drawn in drawing(stopping.until_asked(missing)):
+        began = perf_counter()
+        paths = manifest.record(drawn.files)
+        if drawn.pictures == full:
+            times.append(drawn.actual_s + perf_counter() - began)
+        finished += drawn.pictures
+        bar(doing, min(finished / manifest.pictures, 1.0))
+        for path in paths:
+            out.print(str(path), markup=False)
+    if stopping.asked and manifest.missing:
+        raise KeyboardInterrupt
     return times
 
 
 @contextmanager
-def _going_on(manifest: Manifest) -> Iterator[None]:
-    """Tells how to go on with a job that was not finished.
+def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
+    """Tells how to go on with a job that was not finished; without its manifest, with one that was not begun.
 
     Turns a failure into PartialError where pictures were finished, and Ctrl-C into ExitStatus.INTERRUPTED.
     """
     try:
         yield
     except KeyboardInterrupt:
-        talk.print(f"[yellow]interrupted[/]: {_finished(manifest)}; go on with")
+        so_far = f": {_finished(manifest)}" if manifest is not None else ""
+        talk.print(f"[yellow]interrupted[/]{so_far}; go on with")
         talk.print(f"  {typed()}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
-    except TstitchError as error:
-        if not manifest.finished:
+    except Exception as error:
+        told = error if isinstance(error, TstitchError) else of_the_machine(error)
+        if told is None or manifest is None or not manifest.finished:
             raise
-        mended = f"{error.hint}; then go on with" if error.hint else "go on with"
-        raise PartialError(f"{error.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
+        mended = f"{told.hint}; then go on with" if told.hint else "go on with"
+        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
 
 
 def _finished(manifest: Manifest) -> str:
