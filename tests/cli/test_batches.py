@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -111,8 +112,33 @@ def test_another_job_in_the_folder_is_refused_by_what_differs(other: tuple[str, 
     assert contents(Path("whole")) == before
     assert tstitch(*other, "--overwrite", out="whole").exit_code == 0
     assert tstitch(*other, out="new").exit_code == 0
-    new = contents(Path("new"))
-    assert {name: content for name, content in contents(Path("whole")).items() if name in new} == new
+    assert contents(Path("whole")) == contents(Path("new"))
+
+
+def test_a_job_that_is_given_up_takes_its_pictures_along_and_nothing_else() -> None:
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    assert tstitch(*JOB, "--shard", "2/2").exit_code == 0
+    mine = {"mine.txt": b"mine", "000100.png": b"mine"}
+    for name, content in mine.items():
+        Path("out", name).write_bytes(content)
+    Path("outside.png").write_bytes(b"precious")
+    with Path("out/manifest-1-of-2.jsonl").open("a") as file:
+        for name in ("../outside.png", str(Path("outside.png").absolute()), "mine.txt", 7):
+            file.write(json.dumps({"file": name, "index": 0, "sha256": "0" * 64}) + "\n")
+        file.write("no JSON\n[]\n")
+    Path("out/000007.png").unlink()
+    Path("out/000007.png").symlink_to("../outside.png")
+    result = tstitch("--prompt", "coat", "--count", "2", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert tstitch("--prompt", "coat", "--count", "2", out="new").exit_code == 0
+    assert contents(Path("out")) == mine | contents(Path("new"))
+    assert Path("outside.png").read_bytes() == b"precious"
+
+
+def test_the_contact_sheet_of_a_job_that_is_given_up_goes_too() -> None:
+    assert tstitch(*JOB, "--grid").exit_code == 0
+    assert tstitch("--prompt", "coat", "--overwrite").exit_code == 0
+    assert sorted(contents(Path("out"))) == ["000000.png", "manifest.jsonl"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "another picture", "a link"])

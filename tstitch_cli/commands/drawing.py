@@ -18,7 +18,7 @@ from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
 from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError, of_the_machine
 from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
-from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.jobs.request import SHEET, Pictures, Request, names_of
 from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tstitch_cli.sample import Drawn, Identity, Order
     from tstitch_cli.zoo.entry import Entry
 
-SHEET, SWEEP = "grid.png", "sweep.png"
+SWEEP = "sweep.png"
 
 Drawing = Callable[["Iterable[Pictures]"], "Iterator[Drawn]"]
 """Draws batches and writes nothing."""

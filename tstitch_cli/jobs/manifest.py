@@ -24,7 +24,7 @@ from tstitch_cli.formats import strict_json
 from tstitch_cli.images import write_png
 from tstitch_cli.jobs import locks
 from tstitch_cli.jobs.job import Job, canonical, differences, header, read_job
-from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.jobs.request import SHEET, Pictures, Request, is_name, names_of
 
 CLAIM_S = 60.0
 """How long to wait for others that are looking through the folder at the same moment."""
@@ -203,7 +203,7 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
             if request.overwrite:
                 for other in others:
                     with _drawing(other) if other != path else nullcontext():
-                        other.unlink()
+                        _give_up(other)
             elif others:
                 raise _another(folder, others)
             if begun := not path.exists():
@@ -289,6 +289,23 @@ def _lines(path: Path, known: Mapping[str, int]) -> tuple[dict[str, str], int]:
             said[str(name)] = str(sha)
             whole += len(line)
     return said, whole
+
+
+def _give_up(path: Path) -> None:
+    """Removes the pictures that another job's manifest lists and their contact sheet, and then the manifest."""
+    with _telling(path), path.open("rb") as file:
+        for line in iter(lambda: file.readline(strict_json.LIMIT_BYTES + 1), b""):
+            with suppress(BadFileError):  # whatever else stands there, it is given up
+                name = strict_json.parse(line, "").get("file")
+                if isinstance(name, str) and is_name(name):
+                    _remove(path.with_name(name))
+    _remove(path.with_name(SHEET))
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with _telling(path):
+        path.unlink(missing_ok=True)
 
 
 def _sha(path: Path) -> str:
