@@ -172,7 +172,7 @@ def test_of_a_batch_with_a_missing_picture_the_others_are_left() -> None:
     assert Path("whole/000002.png").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("manifest", [b"", b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])
+@pytest.mark.parametrize("manifest", [b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])
 def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
     Path("out").mkdir()
     Path("out/manifest.jsonl").write_bytes(manifest)
@@ -203,6 +203,43 @@ def test_what_a_killed_process_left_is_mended() -> None:
         Path("whole", left).write_bytes(before["000007.png"][:50] if left.endswith("tmp") else b"")
     assert tstitch(*JOB, out="whole").exit_code == 0
     assert contents(Path("whole")) == before
+
+
+def test_files_that_a_power_loss_left_empty_are_as_good_as_missing() -> None:
+    before = whole()
+    for names in (["000003.png"], ["000003.png", "manifest.jsonl"]):
+        for name in [*before] if "manifest.jsonl" in names else names:
+            Path("whole", name).write_bytes(b"")
+        for more in (("--dry-run",), ()):
+            result = tstitch(*JOB, *more, out="whole")
+            assert result.exit_code == 0, result.output
+        assert contents(Path("whole")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds out by /proc what is synced")
+def test_pictures_are_on_the_disk_before_their_lines_and_those_before_the_next_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the disk was told to keep, in its order: a power loss keeps some beginning of it."""
+    kept, syncing, replacing = list[str](), os.fsync, os.replace
+
+    def synced(number: int) -> None:
+        syncing(number)
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        kept.append("new manifest" if path.suffix == ".tmp" else path.name)
+
+    def moved(source: Path, target: Path) -> None:
+        replacing(source, target)
+        kept.append(f"at {Path(target).name}")
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr("os.replace", moved)
+    assert tstitch("--prompt", "bag", "--count", "3").exit_code == 0
+    begun = kept.index("at 000000.png")
+    assert kept[:begun] == ["new manifest", "at manifest.jsonl", "out", Path.cwd().name]
+    assert kept[begun : begun + 2] == ["at 000000.png", "at 000001.png"]
+    assert sorted(kept[begun + 2 : begun + 4]) == ["000000.png", "000001.png"]
+    assert kept[begun + 4 :] == ["out", "manifest.jsonl", "at 000002.png", "000002.png", "out", "manifest.jsonl"]
 
 
 def test_pictures_that_nobody_knows_are_not_replaced() -> None:
