@@ -359,6 +359,17 @@ def test_a_full_disk_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents(Path("out")) == expected
 
 
+@pytest.mark.parametrize(("batches", "calls"), [(12, 10), (4, 4)])
+def test_that_a_machine_is_faster_or_slower_is_told_once_and_by_the_tenth_call(batches: int, calls: int) -> None:
+    told = said(tstitch("--prompt", "bag", "--count", str(2 * batches)))
+    warning = f"the first {calls} calls took"
+    assert told.count("calls took") == 1
+    paths = [told.index(f"out/{index:06d}.png") for index in range(2 * batches)]
+    earlier = 2 * (calls - 1)
+    assert paths[earlier - 1] < told.index(warning)
+    assert not paths[2 * calls :] or told.index(warning) < paths[2 * calls]
+
+
 def test_a_folder_that_is_taken_away_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tstitch_cli.sample.draw_each", at_batch(3, lambda: os.rename("out", "away")))
     result = tstitch(*JOB)

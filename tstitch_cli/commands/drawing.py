@@ -86,7 +86,7 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
                 before, missing = manifest.finished, manifest.missing
                 if missing:
                     with engine.ready(order, missing[0], bar) as drawing:
-                        times = _draw(drawing, manifest, plan.setting.batch_size, bar, stopping)
+                        times = _draw(drawing, manifest, plan, row, bar, stopping)
                 if request.grid:
                     _contact_sheet(request, plan.setting.frames)
     if not missing:
@@ -154,16 +154,19 @@ def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]
     return family, clock
 
 
-def _draw(drawing: Drawing, manifest: Manifest, full: int, bar: Progress, stopping: Stopping) -> list[float]:
-    """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of `full` pictures."""
-    times, finished, missing = [], manifest.finished, manifest.missing
+def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progress, stopping: Stopping) -> list[float]:
+    """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of a full batch."""
+    times: list[float] = []
+    finished, missing = manifest.finished, manifest.missing
     doing = f"drawing {manifest.pictures}"
     bar(doing, finished / manifest.pictures)
     for drawn in drawing(stopping.until_asked(missing)):
         began = perf_counter()
         paths = manifest.record(drawn.files)
-        if drawn.pictures == full:
+        if drawn.pictures == plan.setting.batch_size:
             times.append(drawn.actual_s + perf_counter() - began)
+            if len(times) == drift.FIRST:  # a long job's rest need not be waited for to be told
+                _warn_of_drift(row, times)
         finished += drawn.pictures
         bar(doing, min(finished / manifest.pictures, 1.0))
         for path in paths:
@@ -235,6 +238,11 @@ def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
     if missed:
         worst = max(missed) - plan.budget.seconds
         talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    if len(times) < drift.FIRST:
+        _warn_of_drift(row, times)
+
+
+def _warn_of_drift(row: Row, times: list[float]) -> None:
     if drifted := drift.warning(row.time_s, times):
         talk.print(f"[yellow]{drifted}[/]")
 
