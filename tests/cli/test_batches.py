@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -123,8 +124,8 @@ def test_a_job_that_is_given_up_takes_its_pictures_along_and_nothing_else() -> N
         Path("out", name).write_bytes(content)
     Path("outside.png").write_bytes(b"precious")
     with Path("out/manifest-1-of-2.jsonl").open("a") as file:
-        for name in ("../outside.png", str(Path("outside.png").absolute()), "mine.txt", 7):
-            file.write(json.dumps({"file": name, "index": 0, "sha256": "0" * 64}) + "\n")
+        for listed in ("../outside.png", str(Path("outside.png").absolute()), "mine.txt", 7):
+            file.write(json.dumps({"file": listed, "index": 0, "sha256": "0" * 64}) + "\n")
         file.write("no JSON\n[]\n")
     Path("out/000007.png").unlink()
     Path("out/000007.png").symlink_to("../outside.png")
@@ -435,6 +436,42 @@ def test_a_sheet_of_pictures_that_were_there() -> None:
     assert tstitch(*JOB).exit_code == 0
     assert tstitch(*JOB, "--grid").exit_code == 0
     assert contents(Path("out")) == contents(Path("whole"))
+
+
+def test_a_sheet_of_other_pictures_is_not_taken_for_the_jobs() -> None:
+    assert tstitch("--prompt", "coat", "--count", "8", "--grid", out="other").exit_code == 0
+    assert tstitch(*JOB).exit_code == 0
+    stale, right = Path("other/grid.png").read_bytes(), Path("out/grid.png")
+    right.write_bytes(stale)
+    refused = tstitch(*JOB, "--grid")
+    assert refused.exit_code == ExitStatus.PARTIAL
+    assert "out/grid.png: exists already, and is not the contact sheet of these pictures; 8 of 8" in said(refused)
+    assert right.read_bytes() == stale
+    assert tstitch(*JOB, "--grid", "--overwrite").exit_code == 0
+    assert tstitch(*JOB, "--grid", out="whole").exit_code == 0
+    assert contents(Path("out")) == contents(Path("whole"))
+
+
+def test_a_sheet_opens_its_pictures_one_by_one_and_wraps_its_rows() -> None:
+    given = ("--prompt", "bag", "--prompt", "coat", "--count", "40")
+    assert tstitch(*given).exit_code == 0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, before[1]))
+    try:
+        result = tstitch(*given, "--grid")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.exit_code == 0, result.output
+    with Image.open("out/grid.png") as sheet:
+        assert 16 * 96 < sheet.width < 18 * 96 + 200
+        assert 6 * 96 < sheet.height < 7 * 110
+
+
+def test_a_sheet_of_too_many_pictures_is_refused_before_they_are_drawn() -> None:
+    refused = tstitch("--prompt", "bag", "--count", "501", "--grid")
+    assert refused.exit_code == ExitStatus.USAGE
+    assert "contact sheet of 501 pictures" in said(refused)
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -17,8 +16,9 @@ from tstitch_cli.commands.edge import out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
 from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError, of_the_machine
+from tstitch_cli.jobs import sheet
 from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
-from tstitch_cli.jobs.request import SHEET, Pictures, Request, names_of
+from tstitch_cli.jobs.request import SHEET, Pictures, Request
 from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
 
@@ -87,8 +87,8 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
                 if missing:
                     with engine.ready(order, missing[0], bar) as drawing:
                         times = _draw(drawing, manifest, plan, row, bar, stopping)
-                if request.grid:
-                    _contact_sheet(request, plan.setting.frames)
+                if request.grid and (path := sheet.save(request, plan.setting.frames)) is not None:
+                    out.print(str(path), markup=False)
     if not missing:
         talk.print(f"complete: {before} pictures are in {request.folder} as they were drawn", markup=False)
         return
@@ -106,6 +106,8 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False) -> li
     refuse_untellable(text for each in request.pictures for text in (each.prompt, each.negative_prompt or ""))
     if request.grid and request.shard.of > 1:
         raise UsageError("a shard has no contact sheet of all pictures", hint="leave --grid out of sharded runs")
+    if request.grid:
+        sheet.refuse_many(request)
     if sweep:
         refuse_existing(request.folder / SWEEP, overwrite=request.overwrite)
     else:
@@ -199,27 +201,6 @@ def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
 
 def _finished(manifest: Manifest) -> str:
     return f"{manifest.finished} of {manifest.pictures} pictures are finished"
-
-
-def _contact_sheet(request: Request, frames: int | None) -> None:
-    """Writes the sheet of a finished job, a row for each prompt, unless it is there from an earlier run of the job."""
-    from PIL import Image
-
-    from tstitch_cli.images import contact_sheet, save_sheet
-
-    path = request.folder / SHEET
-    if path.exists() and not request.overwrite:
-        return
-    rows: list[list[Image.Image]] = []
-    pictures = iter(request.pictures)
-    for prompt in request.prompts:
-        some = islice(pictures, request.count if prompt.count is None else prompt.count)
-        rows.append([Image.open(request.folder / names_of(picture.index, frames)[0]) for picture in some])
-    labels = [""] * max(map(len, rows))
-    save_sheet(
-        path, contact_sheet(rows, [prompt.text for prompt in request.prompts], labels), overwrite=request.overwrite
-    )
-    out.print(str(path), markup=False)
 
 
 def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
