@@ -6,13 +6,14 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from tstitch_cli.commands.edge import talk
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A cluster's scheduler sends SIGTERM before it takes the machine away."""
@@ -32,6 +33,17 @@ class Stopping:
                 return
             self._at_hand = True
             yield item
+
+    def between(self, tell: Callable[P, None]) -> Callable[P, None]:
+        """`tell`, which is told what is at hand before it is begun; raises KeyboardInterrupt where somebody asked."""
+
+        def told(*args: P.args, **kwargs: P.kwargs) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self._at_hand = True
+            tell(*args, **kwargs)
+
+        return told
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """The handler of the first signal; raises KeyboardInterrupt where nothing is at hand."""
