@@ -425,6 +425,25 @@ def test_a_shard_has_no_sheet(more: tuple[str, ...]) -> None:
     assert tstitch("--prompt", "bag", "--shard", "1/2", *more).exit_code == ExitStatus.USAGE
 
 
+@pytest.mark.parametrize("sheet", ["--grid", "--sweep"])
+def test_a_sheet_under_a_launcher_is_refused_by_the_variables_that_it_set(
+    monkeypatch: pytest.MonkeyPatch, sheet: str
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = tstitch("--prompt", "bag", sheet)
+    assert refused.exit_code == ExitStatus.USAGE
+    assert "RANK and WORLD_SIZE make this process number 2 of 2" in said(refused)
+    assert "--shard" not in said(refused)
+
+
+def test_a_share_without_pictures_says_so() -> None:
+    result = tstitch("--prompt", "bag", "--shard", "9/9")
+    assert result.exit_code == 0
+    assert "share 9/9 has no pictures" in said(result)
+    assert "complete" not in said(result)
+
+
 def test_a_launcher_that_says_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")

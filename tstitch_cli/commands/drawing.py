@@ -89,6 +89,9 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
                         times = _draw(drawing, manifest, plan, row, bar, stopping)
                 if request.grid and (path := sheet.save(request, plan.setting.frames)) is not None:
                     out.print(str(path), markup=False)
+    if not manifest.pictures:
+        talk.print(f"share {request.shard} has no pictures: there are fewer batches than shares")
+        return
     if not missing:
         talk.print(f"complete: {before} pictures are in {request.folder} as they were drawn", markup=False)
         return
