@@ -204,6 +204,24 @@ def test_prompts_with_values_of_their_own_are_refused(plan: Plan, here: Path, na
     assert f"gives prompts a {name} of their own" in refused.stderr
 
 
+def test_shares_draw_what_the_whole_then_measures(plan: Plan, here: Path) -> None:
+    given = ("--count", "30", "--batch-size", "10", "--rows", "0,1", "--metrics", "accuracy")
+    assert evaluate(*given, "--work", "alone").exit_code == 0
+    whole = documents.read_plan(here / "plan.yaml")
+    documents.write_plan(plan, here / "plan.yaml", overwrite=True)
+    for number, drawn in ((1, 40), (2, 20)):
+        share = evaluate(*given, "--shard", f"{number}/2")
+        assert share.exit_code == 0, share.output
+        assert f"share {number}/2: {drawn} pictures drawn" in share.stderr
+        assert share.stdout == ""
+    assert documents.read_plan(here / "plan.yaml") == plan
+    last = evaluate(*given)
+    assert last.exit_code == 0
+    assert "pictures drawn" not in last.stderr
+    assert documents.read_plan(here / "plan.yaml") == whole
+    assert evaluate(*given, "--shard", "3/2").exit_code == 2
+
+
 def test_a_plan_that_changed_meanwhile_is_not_written_over(
     plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,7 +206,7 @@ def test_ctrl_c_while_workers_draw_waits_for_what_they_have(monkeypatch: pytest.
     made.identify()
     made.load(BATCHES[0])
     with finishing_first() as stopping:
-        finished = list(made.draw(stopping.until_asked(BATCHES)))
+        finished: list[Any] = list(made.draw(stopping.until_asked(BATCHES)))
     assert stopping.asked
     assert 1 <= len(finished) <= 3 * AHEAD
     assert sorted(finished, key=BATCHES.index) == list(BATCHES[: len(finished)])
@@ -232,6 +232,6 @@ def test_what_a_workers_machine_cannot_is_returned_and_not_wrapped(
     found = worker.identify()
     assert isinstance(found, TstitchError)
     assert found.status == status
-    monkeypatch.setattr("tstitch_cli.sample.identify", lambda *given, **named: {}["a bug"])
+    error = KeyError("a bug")
     with pytest.raises(KeyError):
         worker.identify()

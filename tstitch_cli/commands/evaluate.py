@@ -19,6 +19,7 @@ from tstitch_cli.schema import MAX_SEED, Evaluation, Plan
 
 if TYPE_CHECKING:
     from tstitch_cli.evaluate import Evaluated
+    from tstitch_cli.jobs.shards import Shard
     from tstitch_cli.quality.clip_score import ClipScore
     from tstitch_cli.quality.features import Extractor
     from tstitch_cli.quality.references import Reference
@@ -56,6 +57,9 @@ def evaluate(
     work: Annotated[
         Path | None, typer.Option(help="Folder for what is found out; a cache of the user's by default.")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only draw and describe share I of N of the batches into --work.")
+    ] = None,
     remeasure: Annotated[
         bool, typer.Option("--remeasure", help="Drop what was measured in another way than this one.")
     ] = False,
@@ -72,6 +76,7 @@ def evaluate(
 
         hub.go_offline()
     from tstitch_cli import documents, files
+    from tstitch_cli.jobs.shards import WHOLE, parse
 
     wanted = None if metrics is None else _metrics(metrics)
     if features is not None:
@@ -81,6 +86,7 @@ def evaluate(
     numbers = _rows(plan, rows)
     _refuse_what_cannot_be_drawn(plan)
     folder = work or _cache()
+    share = WHOLE if shard is None else parse(shard)
     with _going_on(folder), finishing_first() as stopping, steps_bar() as bar:
         found = _measure(
             plan,
@@ -97,7 +103,15 @@ def evaluate(
             remeasure=remeasure,
             bar=_with_time_left(bar),
             stopping=stopping,
+            share=share,
         )
+    if share.of > 1:
+        talk.print(
+            f"share {share}: {found.drawn:,} pictures drawn; what was found out about them is in {folder}: after "
+            "all shares, the same command without --shard measures",
+            markup=False,
+        )
+        return
     if documents.digest(plan_file) != digest:
         raise StaleError(
             f"{plan_file} was changed while its rows were measured, so nothing was written into it",
@@ -178,6 +192,7 @@ def _measure(
     remeasure: bool,
     bar: Progress,
     stopping: Stopping,
+    share: Shard,
 ) -> Evaluated:
     """Measures rows of `plan`; what can be refused is refused before the denoisers are loaded."""
     from tstitch_cli.sample import entries_of, recorded_control, work_of
@@ -219,6 +234,7 @@ def _measure(
         metrics=wanted,
         work=work,
         keeper=None if keep is None else KeptPictures(family, works, keep),
+        shard=share,
         progress=stopping.between(
             lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
         ),
