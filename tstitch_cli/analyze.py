@@ -32,11 +32,14 @@ from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import UsageError
 from tstitch_cli.inputs import blank
 from tstitch_cli.measuring import agreement
-from tstitch_cli.schema import Agreement, Setting
+from tstitch_cli.schema import Agreement, Closeness, Setting
 from tstitch_cli.trajectory import Batch, run
 
 SETTLED = 0.9
 """The coherence with the final latent from which a frequency counts as decided."""
+
+ALIKE = 0.99
+"""The cosine similarity from which two predictions count as the same."""
 
 Progress = Callable[[str, float], None]
 Floats = npt.NDArray[np.float64]
@@ -71,6 +74,12 @@ class Analysis:
     """Of every denoiser, smallest first."""
     agreement: Agreement | None
     """None where guidance is not linear, so that predictions cannot be compared."""
+
+
+def alike_for(closeness: Closeness) -> int:
+    """The number of first steps in all of which a denoiser predicts as the largest one does, on average."""
+    other = np.flatnonzero(np.asarray(closeness.cosine) < ALIKE)
+    return int(other[0]) if len(other) else len(closeness.cosine)
 
 
 def analyze(

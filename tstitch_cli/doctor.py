@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -65,9 +65,9 @@ def examine(
         except TstitchError as error:
             found = Finding(name, "fault", error.message, error.hint, error.status)
         except ImportError as error:
-            package = (error.name or "a package").split(".")[0]
-            cure = f"pip install --upgrade --force-reinstall {package}" if error.name else None
-            found = Finding(name, "fault", f"{package} cannot be imported: {error}", cure, ExitStatus.BAD_FILE)
+            module = (error.name or "a package").split(".")[0]
+            told = f"{module} cannot be imported: {error}"
+            found = Finding(name, "fault", told, _reinstall(module), ExitStatus.BAD_FILE)
         except OSError as error:
             told = f"{error.filename or name}: {error.strerror or error}"
             found = Finding(name, "fault", told, "see that it is there and may be read", ExitStatus.BAD_FILE)
@@ -83,14 +83,27 @@ def status(findings: Sequence[Finding]) -> ExitStatus:
     return next((each.status for each in findings if each.verdict == "fault"), ExitStatus.OK)
 
 
+def pip_install(what: str) -> str:
+    """The command, which takes tstitch from its sources: an index may have something else of that name."""
+    return f"pip install -c constraints.txt {what}  # in your clone of tstitch"
+
+
+def _reinstall(module: str) -> str:
+    """What mends a module that cannot be imported; a package may be called otherwise than its modules."""
+    found = packages_distributions().get(module, [])
+    if not found or "tstitch" in found:
+        return pip_install(".")
+    return pip_install(f"--force-reinstall {' '.join(sorted(set(found)))}")
+
+
 def itself() -> Finding:
     """tstitch, Python and the system."""
     told = f"Python {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
     try:
         return Finding("tstitch", "ok", f"tstitch {version('tstitch')}, {told}")
     except PackageNotFoundError:
-        cure = "pip install -c constraints.txt ."
-        return Finding("tstitch", "remark", f"tstitch is not installed but run from its sources, {told}", cure)
+        what = f"tstitch is not installed but run from its sources, {told}"
+        return Finding("tstitch", "remark", what, pip_install("."))
 
 
 def packages() -> Finding:
@@ -107,7 +120,7 @@ def packages() -> Finding:
     if not wrong:
         return Finding("packages", "ok", detail)
     what = f"missing or too old: {', '.join(wrong)}; there are {detail}".replace('"', "")
-    return Finding("packages", "fault", what, f"pip install --upgrade {' '.join(wrong)}", ExitStatus.BAD_FILE)
+    return Finding("packages", "fault", what, pip_install(f"--upgrade {' '.join(wrong)}"), ExitStatus.BAD_FILE)
 
 
 def _installed(name: str) -> bool:
@@ -147,9 +160,15 @@ def device() -> Finding:
     if here.type == "cpu" and _has_nvidia():
         what = f"there is an NVIDIA GPU that torch does not use; {told}"
         if torch.version.cuda is None:
-            return Finding("device", "remark", what, "pip install --force-reinstall torch, its build for CUDA")
+            return Finding("device", "remark", what, _torch_for_cuda())
         return Finding("device", "remark", what, "nvidia-smi tells whether the driver works; then CUDA_VISIBLE_DEVICES")
     return Finding("device", "ok", told)
+
+
+def _torch_for_cuda() -> str:
+    if platform.system() == "Linux":  # where the plain package is the one for CUDA
+        return pip_install("--force-reinstall torch")
+    return "https://pytorch.org/get-started tells the command that installs torch's build for CUDA here"
 
 
 def _has_nvidia() -> bool:
@@ -230,7 +249,7 @@ def zoo() -> Finding:
     told += f"; your own are in {own}" if own is not None else ""
     bundled = [name for name in BUNDLED if name not in here]
     if bundled:
-        cure = "pip install --force-reinstall --no-deps tstitch"
+        cure = pip_install("--force-reinstall --no-deps .")
         return Finding("zoo", "fault", f"{told}; of the bundled family {', '.join(bundled)}", cure, ExitStatus.BAD_FILE)
     return Finding("zoo", "ok", told)
 
@@ -265,7 +284,7 @@ def stitched_run() -> Finding:
     told = f"{len(seconds)} calls of {steps} steps on {on}, {shown_s(sum(seconds) / len(seconds))} each: "
     told += ", then ".join(f"{count} of {name}" for name, count in allocation)
     if low == high:
-        cure = "pip install --force-reinstall torch diffusers"
+        cure = pip_install("--force-reinstall torch diffusers")
         return Finding("run", "fault", f"{told}; the picture is blank", cure, ExitStatus.DEVICE)
     if busy := steadiness.reasons(readings, on):
         return Finding(

@@ -27,6 +27,15 @@ from tstitch_cli.trajectory import Batch
 
 PIXELS_AT_ONCE = 2**21
 MOST_AT_ONCE = 100
+NEEDS = {
+    "fid": "a --reference",
+    "is": "a network that tells classes, see --features",
+    "precision": "a --reference of single pictures, not of their mean and covariance alone",
+    "recall": "a --reference of single pictures, not of their mean and covariance alone",
+    "clip": "a family that is drawn from prompts, not by class",
+    "accuracy": "a family that is drawn by class, and a bundled family's own classifier, see --features",
+}
+"""What each metric is measured with."""
 NOTHING = "none"
 """What an `Evaluation` says of features or a reference that were not needed."""
 
@@ -162,7 +171,7 @@ def asked_for(metrics: Sequence[str] | None, possible: Sequence[str]) -> tuple[s
         if name not in possible:
             raise UsageError(
                 f"{name} cannot be measured with what is given",
-                hint=f"these can: {', '.join(possible) or 'none'}; a --reference adds to them",
+                hint=f"it takes {NEEDS[name]}" + (f"; these can be: {', '.join(possible)}" if possible else ""),
             )
     if not possible:
         raise UsageError("nothing can be measured with what is given", hint="give a --reference")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tstitch_cli.allocation import Allocation
 from tstitch_cli.errors import InfeasibleError, UsageError
 from tstitch_cli.measuring.steadiness import margin
 from tstitch_cli.planning import known_steps, ranking
@@ -20,7 +19,7 @@ from tstitch_cli.planning.costs import P95, CostModel
 from tstitch_cli.planning.objectives import Best, Objective, best_known, least_loss, most_compute
 from tstitch_cli.planning.orders import SMALL_TO_LARGE
 from tstitch_cli.planning.sureness import with_sureness
-from tstitch_cli.planning.table import MAX_ROWS, Floats, Table, enumerated, orders_named
+from tstitch_cli.planning.table import Floats, Table, enumerated, orders_named
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quantities import Quantity, shown_s
 from tstitch_cli.schema import Budget, Measured, Plan, PlannedDenoiser, Profile, Row, Times
@@ -47,7 +46,8 @@ def make_plan(
     The budget bounds a call's time at `quantile` (None: the mean), with the margin that an unsteady profile asks for.
     `top` best rows are kept as alternatives. Rows of equal whole steps are merged; equal objectives go to the row with
     more steps of the larger denoisers. `order` is one of `orders.ORDERS`, or `any` for all of them. `measured` is an
-    earlier plan whose measured metrics still hold: see `measurements`.
+    earlier plan whose measured metrics still hold, see `measurements`: those rows stand in the table, whatever
+    `increment` and `order` are.
 
     Without an `objective` the best is taken that is known of every row within the budget: a measured metric, else the
     least predicted loss, else the most compute.
@@ -63,6 +63,7 @@ def make_plan(
         raise UsageError(f"{top} rows cannot be kept", hint="use --top 1 or more")
     model = CostModel(profile)
     table = enumerated(profile, model, increment, orders_named(order))
+    table, known = _with_measured(table, profile, model, measured)
     room = margin(profile)
     # A share of the largest denoiser's time is one of the time that it is taken to need, as the rows' times are.
     bound = Budget(budget.asked, budget.seconds(model.largest_alone_s(quantile) * (1.0 + room)), quantile, room)
@@ -71,7 +72,6 @@ def make_plan(
     feasible = table.allowed & (table.mean_s * model.ratio(quantile) <= bound.plannable_s * (1 + EQUAL))
     if not feasible.any():
         raise _infeasible(profile, model, float(table.mean_s[table.allowed].min()), bound, budget)
-    known = _known(table, measured)
     objective = objective or _best_known(profile, known, feasible)
     quality = _quality(profile, table, objective, known)
     candidates = np.flatnonzero(feasible & np.isfinite(quality))
@@ -82,7 +82,7 @@ def make_plan(
         )
     best = ranking.best(table, quality, candidates, top)
     front = ranking.front(table, quality)
-    kept = ranking.kept(len(table.steps), front, best)
+    kept = ranking.kept(len(table.steps), front, [*best, *known])
     # By time, so that the table reads from the fastest row to the best.
     kept = kept[np.lexsort((quality[kept], table.mean_s[kept]))]
     at = {int(index): position for position, index in enumerate(kept)}
@@ -122,15 +122,18 @@ def make_plan(
     return with_sureness(plan, profile)
 
 
-def _known(table: Table, measured: Plan | None) -> dict[int, dict[str, Measured]]:
-    """What is measured of rows, by their index."""
-    of: dict[Allocation, dict[str, Measured]] = {}
-    if measured is not None and len(table.steps) <= MAX_ROWS:
-        of = {row.allocation: row.measured for row in measured.rows if row.measured}
-    if not of:
-        return {}
-    found = ((index, of.get(table.allocation(index))) for index in range(len(table.steps)))
-    return {index: metrics for index, metrics in found if metrics}
+def _with_measured(
+    table: Table, profile: Profile, model: CostModel, measured: Plan | None
+) -> tuple[Table, dict[int, dict[str, Measured]]]:
+    """`table` with a row for everything that is measured, and what is measured of rows, by their index."""
+    if measured is None:
+        return table, {}
+    rows = {row.allocation: row for row in measured.rows if row.measured}
+    at = {allocation: table.find(allocation) for allocation in rows}
+    beyond = [allocation for allocation, index in at.items() if index is None]
+    at |= {allocation: len(table.steps) + i for i, allocation in enumerate(beyond)}
+    table = table.with_rows(profile, model, [(allocation, rows[allocation].order) for allocation in beyond])
+    return table, {index: rows[each].measured for each, index in at.items() if index is not None}
 
 
 def _best_known(
@@ -163,7 +166,13 @@ def _quality(
             f"{objective.__name__.replace('_', ' ')} cannot tell one order from another",
             hint="profile with real weights and without --no-agreement, or leave --order out",
         )
-    return table.compute if objective is most_compute else objective(profile, table.steps)
+    if objective is most_compute:
+        return table.compute
+    # It is told the steps alone, so it cannot tell what stands in another order.
+    unusual = [table.order(index) is not None for index in range(len(table.steps) - len(table.added), len(table.steps))]
+    quality = np.array(objective(profile, table.steps), dtype=float)
+    quality[len(table.steps) - len(table.added) :][unusual] = -np.inf
+    return quality
 
 
 def _row(
@@ -231,7 +240,7 @@ def _infeasible(
         ways.append("profiling again on a quiet machine")
     asked = f"{budget.asked} is {shown_s(bound.seconds)}" if budget.kind != "seconds" else shown_s(bound.seconds)
     told = "the mean" if bound.quantile is None else f"p{bound.quantile * 100:g}"
-    told += f" of {profile.setting.taken} steps"
+    told += f" of {profile.setting.taken} step{'' if profile.setting.taken == 1 else 's'}"
     if bound.margin:
         told += f", with a margin of {bound.margin:.0%} as the machine was unsteady while it was profiled"
     return InfeasibleError(

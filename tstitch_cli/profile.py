@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 from tstitch_cli import evaluations
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.clocks import Clock
+from tstitch_cli.confidence import student_t
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import DeviceError
 from tstitch_cli.measuring import agreement, fingerprint, flops, machine_load, steadiness
@@ -48,8 +49,8 @@ MOST_JUMPS = 3
 """Calls in a row in which a clock may run backwards."""
 VALIDATIONS, VALIDATION_CALLS = 3, 3
 AGREEMENT_TRAJECTORIES = 3
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""The 97.5 % quantile of Student's t for 1, 2 ... degrees of freedom."""
+FEW_PICTURES = 8
+"""Compared pictures below which more are worth a batch that is not full."""
 
 
 @dataclass(frozen=True)
@@ -137,18 +138,23 @@ class _Profiler:
         return replace(draft, agreement=self._agreement(draft))
 
     def _agreement(self, profile: Profile) -> Agreement | None:
-        """Of as many trajectories as AGREEMENT_TRAJECTORIES of the largest denoiser take, but of one at least."""
+        """Of as many pictures as AGREEMENT_TRAJECTORIES of the largest one take, but of one trajectory at least."""
         model = CostModel(profile)
         whole = {name: model.trajectory_s(name) for name in self.names}
-        compared = max(1, int(AGREEMENT_TRAJECTORIES * whole[self.family.stitched.host] / sum(whole.values())))
+        share = AGREEMENT_TRAJECTORIES * whole[self.family.stitched.host] / sum(whole.values())
         size = len(self.batch.indices)
+        compared = size * max(1, int(share))
+        # What is left of the time is spent on a smaller batch, where the fewer pictures take the less time and pictures
+        # are few.
+        if compared < FEW_PICTURES and self.family.device.type == "cpu":
+            compared = max(compared, int(share * size))
         batches = [
             replace(
                 self.batch,
-                prompts=self.family.example_prompts(size, i * size),
-                indices=tuple(range(i * size, (i + 1) * size)),
+                prompts=self.family.example_prompts(min(size, compared - first), first),
+                indices=tuple(range(first, min(first + size, compared))),
             )
-            for i in range(compared)
+            for first in range(0, compared, size)
         ]
         self.progress("comparing predictions", 0.99)
         return agreement.measure(self.family, batches, self.counts)
@@ -388,16 +394,6 @@ def _measure(values: Sequence[float]) -> Measure:
 
 
 def _half_width(values: Sequence[float]) -> float:
-    """Half width of the 95 % confidence interval of the mean, relative; infinite below two values.
-
-    Student's t from a table, above it by the Cornish-Fisher expansion (Abramowitz & Stegun, 26.7.5).
-    """
+    """Half width of the 95 % confidence interval of the mean, relative; infinite below two values."""
     n = len(values)
-    if n < 2:
-        return float("inf")
-    z, v = NormalDist().inv_cdf(0.975), n - 1
-    if v <= len(STUDENT_T):
-        t = STUDENT_T[v - 1]
-    else:
-        t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    return float(t * stdev(values) / n**0.5 / fmean(values))
+    return float("inf") if n < 2 else float(student_t(n) * stdev(values) / n**0.5 / fmean(values))

@@ -66,7 +66,7 @@ class Setting:
 
         What is not asked for goes without saying, and so does a size of 0, which is one that is not known.
         """
-        steps = f"{self.steps} steps of {self.scheduler}"
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'} of {self.scheduler}"
         if self.strength is not None:
             steps = f"{self.taken} of {steps} (strength {self.strength:g})"
         said = [steps, f"guidance {self.guidance:g}", f"batch of {self.batch_size}"]
@@ -308,7 +308,7 @@ class Row:
     measured: dict[str, Measured] = field(default_factory=dict)
     """Metrics of its pictures by name, see `metrics.METRICS`; none before `tstitch evaluate`."""
     loss_within: tuple[float, float] | None = None
-    """The ends of the 95 % interval of `loss`, by the bootstrap over the pictures that agreement was measured on."""
+    """The ends of the 95 % interval of `loss` over the pictures that agreement was measured on; None of one picture."""
     order: str | None = None
     """How the steps are ordered, see `orders.ORDERS`, or `exact`; None is small to large."""
 
@@ -335,8 +335,8 @@ class RunnerUp:
     """The best row within the budget after the chosen one, by what the plan seeks."""
 
     row: int
-    within_noise: bool
-    """Whether the two are no further apart than what they were judged by is uncertain."""
+    within_noise: bool | None = None
+    """Whether the two are no further apart than what they were judged by is uncertain; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,9 @@ class Rival:
     profile: str | None
     """The profile it was predicted from; None where there is none for its setting yet."""
     wins: bool
-    """Whether it is within the budget and its loss is less than that of the plan's choice."""
+    """Whether it is within the budget and better than the plan's choice by what the plan seeks."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """Metrics of its pictures by name, as far as the plan knows them."""
 
 
 @dataclass(frozen=True)
@@ -398,6 +400,8 @@ class Plan:
     total: float | None = None
     """The chosen row's predicted distance from the reference that the settings share, its coarseness included."""
     rivals: tuple[Rival, ...] = ()
+    compared: int | None = None
+    """Pictures that predicted losses were measured on; None where there are none."""
 
     def evaluations_per_step(self) -> tuple[int, ...]:
         """Evaluations of each of the T steps, noisiest first."""

@@ -9,10 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
-_HF_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_SECRET = re.compile(r"(^|_)(TOKEN|PAT|KEY|PASS|CREDENTIALS?)$|SECRET|PASSW|API_?KEY", re.IGNORECASE)
+"""Names of variables that hold a secret; what counts or switches tokens is named otherwise."""
+_HARMLESS = re.compile(r"[A-Za-z]*|[0-9.,_+-]*")
+"""A word or a number, which such a variable may hold as well, and which stands elsewhere for itself."""
+_FORMS = re.compile(
+    r"\b(hf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|gh[oprsu]_[A-Za-z0-9]{8,}|github_pat_\w{8,}|sk-[\w-]{8,}|A[KS]IA[A-Z0-9]{12,})"
+)
+"""Of the hub's tokens, GitHub's, OpenAI's and its likes', and AWS's."""
+_IN_ADDRESS = re.compile(r"""(?<=://)[^\s/'"<>]+@""")
 _USER_VARIABLES, _HOST_VARIABLES = ("USER", "LOGNAME", "LNAME", "USERNAME"), ("HOSTNAME", "HOST", "COMPUTERNAME")
-SHORTEST = 2
+SHORTEST, SHORTEST_SECRET = 2, 8
 """A name of one letter, taken out, would leave nothing to read."""
 
 
@@ -41,7 +48,11 @@ class Scrubber:
             users.append(pwd.getpwuid(os.getuid()).pw_name)
         full = [*(environment.get(name, "") for name in _HOST_VARIABLES), socket.gethostname(), platform.node()]
         hosts += full + [name.split(".")[0] for name in full]
-        secrets = [value for name, value in environment.items() if _SECRET.search(name)]
+        secrets = [
+            value
+            for name, value in environment.items()
+            if _SECRET.search(name) and len(value) >= SHORTEST_SECRET and not _HARMLESS.fullmatch(value)
+        ]
         with suppress(Exception):  # a token that was stored by `hf auth login`, if that library can be asked
             from huggingface_hub import get_token
 
@@ -53,7 +64,7 @@ class Scrubber:
         """`text` without any of them."""
         for secret in self.secrets:
             text = text.replace(secret, "<secret>")
-        text = _HF_TOKEN.sub("<secret>", text)
+        text = _IN_ADDRESS.sub("<secret>@", _FORMS.sub("<secret>", text))
         for home in self.homes:
             text = re.sub(re.escape(home.rstrip("/\\")) + r"(?![A-Za-z0-9_.-])", "~", text)
         for names, instead in ((self.users, "<user>"), (self.hosts, "<host>")):

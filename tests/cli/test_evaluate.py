@@ -69,7 +69,9 @@ def test_the_measured_columns_are_filled_and_nothing_else(plan: Plan, here: Path
     assert replace(filled, rows=stripped, evaluation=None) == plan
     assert "fid ↓" in result.stdout
     assert "±" in result.stdout
-    assert "were shared between rows" in result.stderr
+    said = " ".join(result.stderr.split())
+    assert "60 pictures drawn; steps with which several rows begin were run once for all of them, which saved" in said
+    assert "20 are measured by 64 features, for which about 640 are enough" in said
     # The rest in the same way, and one metric again: nothing is drawn twice, and what is there stays.
     more = evaluate(*COUNT, "--rows", "1,3", "--metrics", "fid", "--json")
     assert more.exit_code == 0, more.output
@@ -78,6 +80,18 @@ def test_the_measured_columns_are_filled_and_nothing_else(plan: Plan, here: Path
     assert sorted(printed["rows"][1]["measured"]) == ["fid"]
     again = documents.read_plan(here / "plan.yaml")
     assert [again.rows[n].measured for n in (0, 2, 3)] == [filled.rows[n].measured for n in (0, 2, 3)]
+
+
+def test_rows_that_differ_in_order_alone_are_told_apart(plan: Plan, here: Path) -> None:
+    turned = replace(plan.rows[2], allocation=plan.rows[2].allocation[::-1], order="large to small")
+    documents.write_plan(
+        replace(plan, rows=(*plan.rows[:3], turned, *plan.rows[3:]), combinations=6), here / "plan.yaml", overwrite=True
+    )
+    result = evaluate(*COUNT, "--rows", "2,3", "--metrics", "accuracy")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert next(line for line in lines if "mean" in line).rstrip().endswith("order")
+    assert [line.split()[-3:] for line in lines if "%" in line] == [["small", "to", "large"], ["large", "to", "small"]]
 
 
 def test_what_was_measured_in_another_way_is_not_mixed(plan: Plan, here: Path) -> None:
@@ -249,7 +263,7 @@ def test_a_plan_that_changed_meanwhile_is_not_written_over(
         (("--rows", "best"), 2, "are no rows"),
         (("--rows", "2-1"), 2, "no rows 2-1"),
         (("--metrics", "fid,beauty"), 2, "'beauty' is no metric"),
-        (("--metrics", "clip"), 2, "cannot be measured"),
+        (("--metrics", "clip"), 2, "it takes a family that is drawn from prompts"),
         (("--features", "resnet"), 2, "no features called"),
         (("--features", "inception"), 3, "curl -fL"),
         (("--count", "7"), 2, "too few"),

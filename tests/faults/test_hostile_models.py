@@ -130,7 +130,7 @@ SOUND: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("options", [None, {}, SOUND, SOUND | {"unet.use_dora": False, "unet.eva_config": None}])
+@pytest.mark.parametrize("options", [None, {}, SOUND, {**SOUND, "unet.use_dora": False, "unet.eva_config": None}])
 def test_a_lora_as_programs_save_them(tmp_path: Path, options: Mapping[str, Any] | None) -> None:
     path = lora_file(tmp_path / "a.safetensors", options)
     assert lora.read([f"{path}:0.5"])[0].scale == 0.5

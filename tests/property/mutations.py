@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 import json
 import random
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -285,3 +288,71 @@ def safetensors_file(content: bytes, others: Sequence[bytes], rng: random.Random
         header = altered(header, rng)
     told = json.dumps(header).encode()
     return len(told).to_bytes(8, "little") + told + content[8 + length :]
+
+
+def json_lines_file(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """A damaged file of JSON Lines: its bytes, or what one of its lines says."""
+    if rng.random() < 0.4:
+        return damaged(content, others, rng)
+    lines = [line for line in content.splitlines() if line.strip()]
+    which = rng.randrange(len(lines))
+    lines[which] = json_file(lines[which], lines, rng)
+    return b"\n".join(lines) + b"\n"
+
+
+def zip_file(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """A damaged zip: its bytes, or one of its members, with checksums and lengths that are right."""
+    if rng.random() < 0.4 or not zipfile.is_zipfile(io.BytesIO(content)):
+        return damaged(content, others, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    which = rng.choice(list(members))
+    kind, pieces = rng.random(), list(members.values())
+    if kind < 0.6:  # where headers are
+        members[which] = damaged(members[which][:128], pieces, rng) + members[which][128:]
+    elif kind < 0.7:
+        members[which] += bytes(1 << 22)
+    elif kind < 0.8:
+        del members[which]
+    else:
+        members[which] = damaged(members[which], pieces, rng)
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return written.getvalue()
+
+
+def gzip_file(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """A damaged .gz: its bytes, or what is in it, above all at its beginning."""
+    if rng.random() < 0.4:
+        return damaged(content, others, rng)
+    inside = gzip.decompress(content)
+    if rng.random() < 0.2:
+        inside += bytes(1 << 22)
+    elif rng.random() < 0.5:
+        inside = damaged(inside[:16], [inside[:16]], rng) + inside[16:]
+    else:
+        inside = damaged(inside, [inside], rng)
+    return gzip.compress(inside, 1)
+
+
+_TAR_FIELDS = ((0, 100), (100, 8), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155), (386, 24), (482, 13))
+"""Where a header has its name, mode, size, kind, link, format, prefix, and of a sparse file its pieces and size."""
+
+
+def tar_file(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """A damaged .tar: its bytes, or a header, with a checksum that is right."""
+    if rng.random() < 0.4:
+        return damaged(content, others, rng)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        start = rng.choice([member.offset for member in tar.getmembers()])
+    header = bytearray(content[start : start + 512])
+    for _ in range(rng.choice((1, 1, 3))):
+        at, width = rng.choice(_TAR_FIELDS)
+        token = rng.choice((rng.choice(TOKENS), rng.randbytes(width), b"\x80" + bytes(7) + b"\1\0\0\0", b"77777777777"))
+        value = rng.choice(b"01234567xgLKSD").to_bytes(1, "big") if width == 1 else token[:width].ljust(width, b"\0")
+        header[at : at + width] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return content[:start] + bytes(header) + content[start + 512 :]

@@ -122,3 +122,26 @@ def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(BadFileError) as caught:
         prompts.read(tmp_path / "p.jsonl")
     assert caught.value.message.count("\n") == 9
+
+
+def test_json_lines_by_their_other_ending(tmp_path: Path) -> None:
+    (tmp_path / "p.ndjson").write_text('{"prompt": "bag", "seed": 4}\n')
+    assert prompts.read(tmp_path / "p.ndjson") == (Prompt("bag", 4),)
+
+
+@pytest.mark.parametrize("ending", [".json", ".JSON", ".tsv"])
+def test_forms_that_are_not_read_are_named(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"p{ending}"
+    path.write_text("bag\n")
+    with pytest.raises(BadFileError, match="no form that prompts are read in") as caught:
+        prompts.read(path)
+    assert "call it" in (caught.value.hint or "")
+
+
+def test_json_lines_that_go_by_text_are_not_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text('bag\n {"prompt": "dress"}\n')
+    with pytest.raises(BadFileError, match=r"p\.txt:2: is a JSON object"):
+        prompts.read(path)
+    path.write_text("{a red} bag\n{}\n[1]\n")
+    assert [prompt.text for prompt in prompts.read(path)] == ["{a red} bag", "{}", "[1]"]

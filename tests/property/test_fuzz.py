@@ -16,8 +16,7 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from PIL import Image
 
 from tests.builders import measured
 from tests.property import mutations
+from tests.property.archives import ARCHIVES
+from tests.property.kinds import Kind
 from tests.unit.test_folders import FILES
 from tests.unit.test_provenance import MADE
 from tstitch_cli import documents, inputs, lora, provenance, quantities
@@ -40,26 +41,13 @@ from tstitch_cli.zoo import controls, folders, registry, weights
 from tstitch_cli.zoo.registry import Zoo
 
 SEED = os.environ.get("TSTITCH_FUZZ_SEED", "2402.14167")
-EACH = int(os.environ.get("TSTITCH_FUZZ_EACH", "900"))
+EACH = int(os.environ.get("TSTITCH_FUZZ_EACH", "500"))
 """Files of each kind."""
 MEMORY = 512 << 20
 """Bytes that all readers together may take beyond what there was before."""
 SECONDS = 10
 """Of the processor, for one file; a reader that needs more hangs."""
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file, and what is done with one that somebody sent."""
-
-    seeds: Callable[[Path], Sequence[bytes]]
-    """Sound files, made in an empty folder."""
-    mutate: Callable[[bytes, Sequence[bytes], random.Random], bytes]
-    name: str
-    """The file's, in the folder that it is read in."""
-    read: Callable[[Path], object]
-    """Reads it, and does with what was read what the commands do before anything is loaded."""
 
 
 def _profiles(folder: Path) -> list[bytes]:
@@ -150,6 +138,14 @@ def _prompts(folder: Path) -> list[bytes]:
     return ["a red fox\n\n  снег, 雪, ثلج \n".encode(), b"\xef\xbb\xbfbag\r\ndress\n", b"prompt,seed\nbag,1\n"]
 
 
+def _csv_prompts(folder: Path) -> list[bytes]:
+    return [b'prompt,seed,count\nbag,1,\n"a ""red""\nfox",,3\n', b"negative_prompt,prompt\r\n,bag\r\nblue,dress\r\n"]
+
+
+def _json_lines_prompts(folder: Path) -> list[bytes]:
+    return ['{"prompt": "снег", "seed": 7}\n\n{"prompt": "bag", "negative_prompt": "red", "count": 2}\n'.encode()]
+
+
 def _read_prompts(path: Path) -> object:
     found = prompts.read(path)
     provenance.refuse_untellable([each.text for each in found])
@@ -229,9 +225,12 @@ KINDS = {
     "picture's provenance": Kind(_pictures_made, mutations.png_file, "picture.png", _show),
     "picture": Kind(_pictures, mutations.damaged, "picture", _read_picture),
     "prompts": Kind(_prompts, mutations.damaged, "prompts.txt", _read_prompts),
+    "prompts in CSV": Kind(_csv_prompts, mutations.damaged, "prompts.csv", _read_prompts),
+    "prompts in JSON Lines": Kind(_json_lines_prompts, mutations.json_lines_file, "prompts.jsonl", _read_prompts),
     "LoRA": Kind(_safetensors, mutations.safetensors_file, "lora.safetensors", _read_safetensors),
     "ControlNet": Kind(lambda _: [json.dumps(CONTROL).encode()], mutations.json_file, "config.json", _read_control),
     "amount": Kind(_amounts, mutations.damaged, "amount", _read_amount),
+    **ARCHIVES,
     **{name: Kind(_configs(name), mutations.json_file, name, _read_folder) for name in FILES},
 }
 

@@ -17,12 +17,13 @@ from tests.builders import measured
 from tstitch_cli import documents
 from tstitch_cli.analyze import Analysis, Spectrum, _Rings, _spectrum, analyze
 from tstitch_cli.app import app
-from tstitch_cli.commands.analyze import _agreement
+from tstitch_cli.commands.analyze import _agreement, _concluded
 from tstitch_cli.errors import BadFileError, ExitStatus, UsageError
 from tstitch_cli.measuring import agreement
 from tstitch_cli.plan import make_plan
 from tstitch_cli.plotting.analysis_plots import frequencies_png, similarity_png
 from tstitch_cli.quantities import parse_budget
+from tstitch_cli.schema import Agreement, Closeness
 from tstitch_cli.trajectory import Batch, noise_generator
 
 
@@ -38,6 +39,19 @@ def test_white_noise_has_a_logarithm_of_zero_in_every_ring() -> None:
     assert np.abs(spectrum.log_amplitude).max() < 0.02
     assert np.abs(spectrum.coherence[0]).max() < 0.06
     assert spectrum.coherence[1] == pytest.approx((1.0,) * 5)
+
+
+def test_what_follows_from_the_similarity() -> None:
+    def of(*cosine: float) -> Closeness:
+        return Closeness(cosine, (0.0,) * len(cosine), rms=((0.0,) * len(cosine),))
+
+    found = Agreement("l", (1.0,) * 5, {"s": of(1.0, 0.995, 0.99, 0.98, 0.995), "m": of(*[1.0] * 5), "x": of(0.5, 1.0)})
+    small, middle, other = _concluded(found)
+    assert (
+        small == "s and l predict alike (cosine of at least 0.99) for the first 3 of 5 steps: about 60% are s's to take"
+    )
+    assert "for all 5 steps: about 100% are m's" in middle
+    assert "not even in the first step" in other
 
 
 @pytest.mark.parametrize("cycles", [0, 1, 3, 4])

@@ -146,7 +146,34 @@ def test_latents_are_those_of_the_autoencoder_and_an_encoding_goes_on(
     assert not (tmp_path / "cut.npy").exists()
     told: list[int] = []
     again = encoded(data, vae, 16, (0.5, 2.0), tmp_path / "cut.npy", lambda done, of: told.append(done))
-    assert told == [6]
+    assert told == [4, 6]
     assert np.array_equal(again.moments, whole.moments)
     drawn = again.draw(torch.tensor([3, 3]), torch.Generator().manual_seed(0))
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_only_pictures_that_are_drawn_are_encoded(tmp_path: Path) -> None:
+    data = find(written(tmp_path / "d", {f"fox/{i}.png": png(20 * i) for i in range(6)}), ())
+    vae, path, told = tiny_vae(), tmp_path / "latents.npy", list[tuple[int, int]]()
+
+    def encode(*some: int) -> latents.Latents:
+        told.clear()
+        return encoded(data, vae, 16, (0.5, 2.0), path, lambda done, of: told.append((done, of)), torch.tensor(some))
+
+    part = encode(1, 4)
+    assert told == [(0, 2), (2, 2)]
+    assert (len(part), len(part.moments)) == (6, 2)
+    assert encode(1, 4).moments.shape == part.moments.shape
+    assert told == []
+    assert len(encode(1, 3).moments) == 2
+    assert len(told) == 2
+    whole = encode(*range(6))
+    assert len(whole.moments) == 6
+    wanted = torch.tensor([4, 1, 4])
+    one, other = (each.draw(wanted, torch.Generator().manual_seed(0)) for each in (whole, part))
+    assert torch.allclose(one, other, atol=1e-2)
+    with pytest.raises(IndexError):
+        part.draw(torch.tensor([0]), torch.Generator())
+    # Where all are there, nothing is encoded for a part.
+    assert len(encode(0, 2).moments) == 6
+    assert told == []

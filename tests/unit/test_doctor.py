@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import socket
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def test_every_check_is_made_whatever_becomes_of_the_others() -> None:
     found = list(examine(checks, JANE, lambda doing, share: shares.append(share)))
     assert [each.verdict for each in found] == ["fault"] * 5 + ["ok"]
     assert [each.status for each in found] == [3, 6, 3, 3, 1, 0]
-    assert found[0].cure == "pip install --upgrade --force-reinstall torch"
+    assert found[0].cure == "pip install -c constraints.txt --force-reinstall torch  # in your clone of tstitch"
     assert (found[1].detail, found[1].cure) == ("no GPU", "plug one in")
     assert (found[2].detail, found[2].cure) == ("~/zoo.yaml: is broken", "mend ~/zoo.yaml")
     assert found[3].detail == "~/gone: No such file"
@@ -70,6 +71,16 @@ def test_the_first_fault_decides_the_status() -> None:
         ("/mnt/JANE/cache on janes-laptop", "/mnt/<user>/cache on <host>"),
         ("janefile, hf_0123456789", "janefile, <secret>"),
         (f"Bearer {STORED}.", "Bearer <secret>."),
+        ("from https://bob:pw12@hub.corp/x", "from https://<secret>@hub.corp/x"),
+        ("https://bob:p@w@hub.corp:80", "https://<secret>@hub.corp:80"),
+        ("https://t0ken@hub.corp", "https://<secret>@hub.corp"),
+        ("see https://hub.corp/x, or mail a@b.c", "see https://hub.corp/x, or mail a@b.c"),
+        ("git+https://hub.corp/x@main", "git+https://hub.corp/x@main"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "<secret>"),
+        ("github_pat_11ABCDEFG0123456789_ab.", "<secret>."),
+        ("sk-proj-abcDEF_123-456", "<secret>"),
+        ("key=AKIAIOSFODNN7EXAMPLE", "key=<secret>"),
+        ("hf_transfer 0.1, hf_hub_download, disk-partition", "hf_transfer 0.1, hf_hub_download, disk-partition"),
     ],
 )
 def test_what_is_taken_out(text: str, left: str) -> None:
@@ -78,12 +89,49 @@ def test_what_is_taken_out(text: str, left: str) -> None:
 
 def test_who_one_is_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "janes-laptop.example.org")
-    found = Scrubber.here({"HOME": "/home/jane", "LOGNAME": "jane", "OPENAI_API_KEY": "12345678", "LANG": "en"})
+    found = Scrubber.here({"HOME": "/home/jane", "LOGNAME": "jane", "OPENAI_API_KEY": "k-345678", "LANG": "en"})
     assert "/home/jane" in found.homes
     assert "jane" in found.users
     assert {"janes-laptop", "janes-laptop.example.org"} <= set(found.hosts)
-    assert found.secrets[:1] == ("12345678",)
+    assert found.secrets[:1] == ("k-345678",)
     assert "en" not in found.secrets
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKEN",
+        "HF_TOKEN",
+        "GITHUB_PAT",
+        "AWS_SECRET_ACCESS_KEY",
+        "STRIPE_KEY",
+        "CLIENT_SECRET",
+        "DB_PASSWORD",
+        "PGPASSWORD",
+        "MYAPIKEY",
+        "aws_credentials",
+    ],
+)
+def test_what_a_variable_of_a_secret_holds_is_taken_out(name: str) -> None:
+    assert "s3cr3t-value" in Scrubber.here({name: "s3cr3t-value"}).secrets
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_TOKENS", "13-13-13-13"),
+        ("TOKENIZERS_PARALLELISM", "x-false-x-false"),
+        ("PATH", "/usr/bin:/bin"),
+        ("KEYBOARD", "us-de-fr-es"),
+        ("MY_TOKEN", "13"),
+        ("MY_TOKEN", "2.13.0.1.2.3"),
+        ("USE_API_KEY", "false"),
+        ("DB_PASSWORD", "disabled"),
+        ("SSH_SECRET", "sh0rt"),
+    ],
+)
+def test_words_and_numbers_stay(name: str, value: str) -> None:
+    assert value not in Scrubber.here({name: value}).secrets
 
 
 def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +168,29 @@ def test_packages_that_are_missing_or_too_old_are_named(monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
     found = doctor.packages()
     assert found.status == 3
-    assert found.cure == 'pip install --upgrade "no-such-package" "torch>=99"'
+    assert found.cure == doctor.pip_install('--upgrade "no-such-package" "torch>=99"')
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        ("PIL.Image", "--force-reinstall pillow"),
+        ("yaml", "--force-reinstall PyYAML"),
+        ("no_such_module", "."),
+        ("tstitch_cli.gone", "."),
+    ],
+)
+def test_a_module_is_mended_by_its_package(module: str, what: str) -> None:
+    (found,) = examine([("x", failing(ImportError("no module", name=module)))], JANE)
+    assert (found.cure or "").lower() == doctor.pip_install(what).lower()
+
+
+def test_the_command_is_taken_from_the_sources() -> None:
+    """None of the cures names tstitch to an index, where anybody may own that name."""
+    words = doctor.pip_install("--force-reinstall --no-deps .").partition("#")[0].split()
+    assert words == ["pip", "install", "-c", "constraints.txt", "--force-reinstall", "--no-deps", "."]
+    text = Path(doctor.__file__).read_text()
+    assert text.count("pip install") == 1
 
 
 def test_a_gpu_that_torch_does_not_use_is_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +203,8 @@ def test_a_gpu_that_torch_does_not_use_is_remarked(monkeypatch: pytest.MonkeyPat
     found = doctor.device()
     assert found.verdict == "remark"
     assert "NVIDIA GPU that torch does not use" in found.detail
+    if torch.version.cuda is None and platform.system() == "Linux":
+        assert found.cure == doctor.pip_install("--force-reinstall torch")
 
 
 def test_the_bundled_family_must_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +213,7 @@ def test_the_bundled_family_must_be_here(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tstitch_cli.zoo.registry.is_here", lambda entry: entry.name != "fashion-xl")
     found = doctor.zoo()
     assert (found.verdict, found.status) == ("fault", 3)
+    assert found.cure == doctor.pip_install("--force-reinstall --no-deps .")
 
 
 def test_a_blank_picture_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from tstitch_cli.plan import make_plan
 from tstitch_cli.planning import siblings
 from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.planning.joint import Joint, choose
+from tstitch_cli.planning.objectives import named
 from tstitch_cli.planning.rivals import with_rivals
 from tstitch_cli.planning.siblings import Found
 from tstitch_cli.quantities import Quantity, parse_budget
-from tstitch_cli.schema import Plan, Profile
+from tstitch_cli.schema import Evaluation, Measured, Plan, Profile
 
 CACHE = ("deepcache:interval=3:branch=0",)
 HALF = parse_budget("50%")
@@ -137,6 +138,41 @@ def test_nothing_is_listed_beside_the_largest_alone_but_the_smallest() -> None:
     base = setting(20, None)
     plan = with_rivals(planned(base, parse_budget("100%")), base, [base], names)
     assert [rival.kind for rival in plan.rivals if not rival.wins] == ["largest alone", "smallest alone"]
+
+
+def test_rivals_are_judged_by_what_the_plan_seeks() -> None:
+    base, fewer = setting(20, 0.01), setting(8, 0.0001)
+    table = planned(base, HALF)
+    # What the loss thinks least of has the best pictures: the fid falls with the steps of the smallest.
+    fid = {row.allocation: Measured(90.0 - row.steps["small"], 60.0, 100.0) for row in table.rows}
+    rows = tuple(replace(row, measured={"fid": fid[row.allocation]}) for row in table.rows)
+    earlier = replace(table, rows=rows, evaluation=Evaluation("toys", "r", "p", 100, 1))
+
+    def beside(objective: str, *, lacking: int = 0) -> Plan:
+        some = tuple(row if row.steps["small"] < 20 - lacking else replace(row, measured={}) for row in rows)
+        made = make_plan(base.profile, budget=HALF, objective=named(objective), measured=replace(earlier, rows=some))
+        return with_rivals(made, base, [base, fewer], names)
+
+    by_loss = {rival.kind: rival for rival in beside("agreement").rivals}
+    assert by_loss["largest alone"].wins
+    assert by_loss["smallest alone"].measured == {}
+    by_compute = beside("compute", lacking=-1)
+    assert not any(rival.wins for rival in by_compute.rivals)
+    assert by_compute.rivals[1].measured == {"fid": fid[by_compute.rivals[1].allocation]}
+    by_fid = beside("fid")
+    # Of the choice the loss is larger than that of the largest in fewer steps, whose fid nobody knows.
+    alone = by_fid.rivals[0]
+    assert (alone.kind, alone.measured, alone.wins) == ("largest alone", {}, False)
+    assert alone.loss is not None
+    assert by_fid.total is not None
+    assert alone.loss < by_fid.total
+    better = replace(by_fid, rows=tuple(replace(r, measured={"fid": Measured(80.0, 60.0, 100.0)}) for r in by_fid.rows))
+    smallest = next(r for r in by_fid.rows if r.steps["small"] == 20)
+    changed = tuple(replace(r, measured={"fid": fid[r.allocation]}) if r is smallest else s
+                    for r, s in zip(by_fid.rows, better.rows, strict=True))  # fmt: skip
+    beaten = with_rivals(replace(better, rows=changed, rivals=()), base, [base, fewer], names)
+    assert [(r.kind, r.wins) for r in beaten.rivals] == [("largest alone", False), ("smallest alone", True)]
+    assert not list(faults_of_plan(beaten))
 
 
 def profile_at(path: Path, profile: Profile) -> Found:

@@ -10,9 +10,13 @@ import pytest
 from tests.builders import agreeing, measured
 from tstitch_cli.documents import write_plan
 from tstitch_cli.errors import BadFileError, StaleError, UsageError
+from tstitch_cli.formats.consistency import faults_of_plan
 from tstitch_cli.plan import make_plan
 from tstitch_cli.planning import measurements
+from tstitch_cli.planning.exact_row import with_optimum
 from tstitch_cli.planning.objectives import named
+from tstitch_cli.planning.orders import SMALL_TO_LARGE
+from tstitch_cli.planning.refined_row import with_refined
 from tstitch_cli.plotting.plots import pareto_png
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Evaluation, Fingerprint, Measured, Plan, Profile
@@ -87,29 +91,71 @@ def test_rows_in_another_order_keep_what_was_measured_of_them() -> None:
     assert measurements.lost(earlier, again) == 0
     assert {r.allocation: r.measured for r in again.rows} == {r.allocation: r.measured for r in earlier.rows}
     usual = make_plan(given(), budget=HALF, measured=earlier)
-    assert measurements.lost(earlier, usual) == len(earlier.rows) - len(usual.rows)
+    assert measurements.lost(earlier, usual) == 0
+    assert {r.allocation: (r.order, r.time_s) for r in usual.rows} == {
+        r.allocation: (r.order, r.time_s) for r in earlier.rows
+    }
+    assert measurements.lost(earlier, make_plan(given(), budget=HALF)) == len(earlier.rows)
+
+
+def alone_measured(plan: Plan, value: float) -> Plan:
+    """`plan` with its chosen row measured and no other."""
+    rows = tuple(
+        replace(row, measured={"fid": Measured(value, value - 1, value + 1)} if index == plan.chosen else {})
+        for index, row in enumerate(plan.rows)
+    )
+    return replace(plan, rows=rows, evaluation=EVALUATION)
+
+
+@pytest.mark.parametrize("increment", [0.1, 0.25, 0.002])
+def test_what_is_measured_of_exact_and_refined_rows_is_planned_on(increment: float) -> None:
+    profile = agreeing(measured(50))
+    table = make_plan(profile, budget=HALF)
+    refined = with_refined(table, profile, budget=HALF, objective=None, order=SMALL_TO_LARGE)
+    for plan in (refined, with_optimum(table, profile)):
+        row = plan.rows[plan.chosen]
+        assert row.allocation not in {each.allocation for each in table.rows}
+        earlier = alone_measured(plan, 7.0)
+        # Whatever the order, the increment and the size of the table are.
+        again = make_plan(profile, budget=HALF, objective=named("fid"), measured=earlier, increment=increment)
+        assert measurements.lost(earlier, again) == 0
+        chosen = again.rows[again.chosen]
+        assert chosen.allocation == row.allocation
+        assert (chosen.order, chosen.steps, chosen.time_s) == (row.order, row.steps, row.time_s)
+        assert chosen.fractions == pytest.approx(row.fractions)
+        assert chosen.compute == pytest.approx(row.compute)
+        assert chosen.loss == pytest.approx(row.loss)
+        assert chosen.loss_within == pytest.approx(row.loss_within)
+        assert [each.time_s.mean for each in again.rows] == sorted(each.time_s.mean for each in again.rows)
+        assert len({each.allocation for each in again.rows}) == len(again.rows)
+        assert not list(faults_of_plan(again))
+        # Where it does not fit it is kept, and cannot be chosen.
+        tight = make_plan(profile, budget=parse_budget("20%"), measured=earlier, increment=increment)
+        assert measurements.lost(earlier, tight) == 0
+        assert not next(each for each in tight.rows if each.measured).feasible
 
 
 def test_only_what_still_holds_is_taken(tmp_path: Path) -> None:
     profile, path = given(), tmp_path / "plan.yaml"
     plain = make_plan(profile, budget=HALF, digest="d")
     write_plan(plain, path, overwrite=False)
-    assert measurements.left_at(path, profile, "d") is None
+    assert measurements.left_at(path) is None
     with pytest.raises(BadFileError, match="nothing in it is measured"):
         measurements.named(path, profile)
     write_plan(evaluated(plain), path, overwrite=True)
-    assert measurements.left_at(path, profile, "d") == evaluated(plain) == measurements.named(path, profile)
-    assert measurements.left_at(path, profile, "another") is None
-    assert measurements.left_at(tmp_path / "none.yaml", profile, "d") is None
+    assert measurements.left_at(path) == evaluated(plain) == measurements.named(path, profile)
+    assert measurements.holds(evaluated(plain), profile, "d")
+    assert not measurements.holds(evaluated(plain), profile, "another")
+    assert measurements.left_at(tmp_path / "none.yaml") is None
     (tmp_path / "notes.yaml").write_text("no plan\n")
-    assert measurements.left_at(tmp_path / "notes.yaml", profile, "d") is None
+    assert measurements.left_at(tmp_path / "notes.yaml") is None
     elsewhere = replace(profile, setting=replace(profile.setting, device="cuda", batch_size=1))
     assert measurements.named(path, elsewhere) == evaluated(plain)
     with pytest.raises(StaleError, match="is measured for 20 steps"):
         measurements.named(path, replace(profile, setting=replace(profile.setting, guidance=3.0)))
     assert isinstance(profile.fingerprint, Fingerprint)
     weights = dict.fromkeys(profile.fingerprint.weights, "other")
-    with pytest.raises(StaleError, match="other weights"):
+    with pytest.raises(StaleError, match="other denoisers or weights"):
         measurements.named(path, replace(profile, fingerprint=replace(profile.fingerprint, weights=weights)))
 
 

@@ -149,3 +149,13 @@ def test_a_single_step_can_be_profiled() -> None:
     made = profile_of(family(clock, {"small": 0.01, "large": 0.1}, steps=1), clock)
     assert CostModel(made).mean_s((("large", 1),)) == pytest.approx(0.1)
     assert not list(faults_of_profile(made))
+
+
+@pytest.mark.parametrize(("small_s", "pictures"), [(0.01, 5), (0.06, 3)])
+def test_as_many_pictures_are_compared_as_three_large_trajectories_have_time_for(small_s: float, pictures: int) -> None:
+    clock = FakeClock()
+    made = profile_of(family(clock, {"small": small_s, "large": 0.1}), clock)
+    assert made.agreement is not None
+    assert len(made.agreement.denoisers["small"].rms) == pictures
+    # Of two pictures a batch, of which each of the denoisers takes its time.
+    assert pictures / 2 * (small_s + 0.1) <= 3 * 0.1

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +130,44 @@ def _npz(**arrays: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def _member(shape: tuple[int, ...], descr: str = "<f8") -> bytes:
+    """A header with what it says of the numbers, of which there are none."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _with(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+    """Statistics of twelve features, of which some members are other ones."""
+    own = {name: io.BytesIO() for name in ("mu", "sigma")}
+    np.save(own["mu"], np.zeros(12))
+    np.save(own["sigma"], np.eye(12))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as archive:
+        for name, member in ({name: made.getvalue() for name, made in own.items()} | members).items():
+            archive.writestr(f"{name}.npy", member)
+    return content.getvalue()
+
+
+def _altered(content: bytes, at: tuple[int, int], to: bytes) -> bytes:
+    """Another value at these places of the first local and the first central header of a zip."""
+    for signature, offset in zip((b"PK\3\4", b"PK\1\2"), at, strict=True):
+        place = content.index(signature) + offset
+        content = content[:place] + to + content[place + len(to) :]
+    return content
+
+
+@contextmanager
+def _little_memory(more: int = 256 << 20) -> Iterator[None]:
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [
@@ -139,13 +181,83 @@ def _npz(**arrays: np.ndarray) -> bytes:
         (_npz(mu=np.zeros(12), sigma=np.eye(12), rows=np.zeros((3, 5))), "are not"),
         (_npz(mu=np.array([{}] * 12), sigma=np.eye(12)), "cannot be read"),
         (_npz(mu=np.zeros(12), sigma=np.eye(12), arr_0=np.zeros((4, 8, 8))), "arr_0"),
+        (_npz(mu=np.zeros(12), sigma=-np.eye(12)), "no covariance"),
+        (_npz(mu=np.zeros(12), sigma=np.triu(np.ones((12, 12)))), "no covariance"),
+        (_npz(mu=np.full(12, 1e300), sigma=np.eye(12)), "mu is not"),
+        (_npz(mu=np.zeros(12), sigma=np.eye(12), rows=np.full((3, 12), 1e300)), "rows is not"),
+        (_with(arr_0=_member((0, 8, 8, 3), "|u1")), "arr_0 has no pictures"),
+        (_with(arr_0=_member((-3, 8, 8, 3), "|u1")), "cannot be read"),
+        (_with(arr_0=_member((10**12, 8, 8, 3), "|u1")), "ends too early"),
+        (_with(arr_0=_member((2, 10**6, 10**6, 3), "|u1")), "too large"),
+        (_with(mu=_member((10**12,))), "are not"),
+        (_with(rows=_member((10**12, 12))), "ends too early"),
+        (_with(rows=_member((1, 10**12))), "are not"),
+        (_with(mu=b"\x93NUMPY\1\0\xff\x1f" + b"-" * 8191), "cannot be read"),
+        (_with(mu=b"\x93NUMPY\2\0\xff\xff\xff\xff"), "version 2"),
+        (_with(zipfile.ZIP_LZMA), "compressed as numpy does not"),
+        (_altered(_with(), (8, 10), b"\x63\0"), "compressed as numpy does not"),
+        (_altered(_with(), (6, 8), b"\1\0"), "encrypted"),
     ],
 )
 def test_broken_statistics_are_told(tmp_path: Path, content: bytes, what: str) -> None:
     file = tmp_path / "x.npz"
     file.write_bytes(content)
-    with pytest.raises(BadFileError, match=what):
+    with _little_memory(), pytest.raises(BadFileError, match=what):
         references.read(file, Means(), tmp_path / "work")
+
+
+def test_zeros_that_were_deflated_are_not_unpacked(tmp_path: Path) -> None:
+    """Arrays that are refused, or of which a part suffices, take no more memory than what is read of them."""
+    file = tmp_path / "x.npz"
+    file.write_bytes(_with(zipfile.ZIP_DEFLATED, mu=_member((1 << 23,)) + bytes(1 << 26)))
+    with _little_memory(32 << 20), pytest.raises(BadFileError, match="are not"):
+        references.read(file, Means(), tmp_path / "work")
+    many = 1 << 19
+    file.write_bytes(_with(zipfile.ZIP_DEFLATED, rows=_member((many, 12)) + bytes(many * 12 * 8)))
+    with _little_memory(32 << 20):
+        found = references.read(file, Means(), tmp_path / "work")
+    assert found.points is not None
+    assert len(found.points) == 10_000
+
+
+def test_a_picture_that_is_another_program_s_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to ghostscript, whatever the file's name."""
+    started = tmp_path / "started"
+    (tmp_path / "bin").mkdir()
+    gs = tmp_path / "bin" / "gs"
+    gs.write_text(f"#!/bin/sh\ntouch {started}\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{gs.parent}{os.pathsep}{os.environ['PATH']}")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    eps = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    for name in ("0.png", "1.png"):
+        (folder / name).write_bytes(eps.getvalue())
+    with pytest.raises(BadFileError, match=r"0\.png: is no picture"):
+        references.read(folder, Means(), tmp_path / "work")
+    assert not started.exists()
+
+
+def test_pictures_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(5):
+        Image.fromarray(pictures(1, index)[0]).save(tmp_path / f"{index}.png")
+    at_once: list[int] = []
+
+    class Watched(Means):
+        def __call__(self, pictures: torch.Tensor) -> Features:
+            at_once.append(len(pictures))
+            return super().__call__(pictures)
+
+    monkeypatch.setattr(references, "MAX_PIXELS", 2 * 8 * 8)
+    references.read(tmp_path, Watched(), tmp_path / "work")
+    assert at_once == [2, 2, 1]
+    monkeypatch.setattr(references, "MAX_PIXELS", 8 * 8 - 1)
+    with pytest.raises(BadFileError, match="8 x 8 px are more"):
+        references.read(tmp_path, Means(), tmp_path / "elsewhere")
+    monkeypatch.setattr(references, "MAX_BYTES", 10)
+    with pytest.raises(BadFileError, match="larger than"):
+        references.read(tmp_path, Means(), tmp_path / "elsewhere")
 
 
 def test_a_bomb_of_pictures_is_not_unpacked(tmp_path: Path) -> None:

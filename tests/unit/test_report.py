@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,24 +15,37 @@ from PIL import Image
 
 from tests import toys
 from tests.benchmarks.common import BASE, LARGE, SMALL
-from tests.benchmarks.report import paper, rivals, rows
+from tests.benchmarks.report import paper, rivals, rows, ways
 from tests.benchmarks.report.__main__ import PARTS, build
 from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.figure import free_start
 from tests.benchmarks.report.fractions import _no_worse
-from tests.benchmarks.report.measures import Floats, compared, distance, rank_correlation, replicas, resampled, sums
+from tests.benchmarks.report.measures import (
+    Floats,
+    compared,
+    correlation_lead,
+    distance,
+    rank_correlation,
+    replicas,
+    resampled,
+    sums,
+)
 from tests.benchmarks.report.page import anchor
 from tests.benchmarks.report.stopwatch import Stopwatch
 from tests.benchmarks.report.studies import FULL, QUICK, Scale, decreasing, orders, pair, table
-from tstitch_cli.allocation import expand
+from tstitch_cli.allocation import Allocation, expand
 from tstitch_cli.denoisers import Family
+from tstitch_cli.errors import UsageError
+from tstitch_cli.planning.objectives import loss_of
 from tstitch_cli.quality import references
 from tstitch_cli.quality.features import Features
 from tstitch_cli.quality.statistics import SUBSETS, Described
-from tstitch_cli.schema import Measured, Setting
+from tstitch_cli.schema import Agreement, Closeness, Measured, Setting
 
 SETTING = Setting(10, "ddim", 1.25, 2, 16, "float32", "cpu")
+CLOCK = toys.FakeClock()
+COSTS = {SMALL: 0.001, f"{SMALL}-early": 0.001, BASE: 0.002, LARGE: 0.004}
 TINY = Scale(
     rows_pictures=20,
     pictures=20,
@@ -47,6 +61,15 @@ TINY = Scale(
     analysed=2,
     at_once=20,
 )
+
+FACTS: dict[str, Any] = {
+    "command": "python -m tests.benchmarks.report",
+    "machine": {
+        "fingerprint": {"device": "a toy", "threads": 1, "torch": "2", "diffusers": "0", "weights": {LARGE: "a"}}
+    },
+    "setting": "float32 on cpu",
+    "scale": {"pictures": 20},
+}
 
 
 @dataclass(frozen=True)
@@ -74,8 +97,13 @@ def normal(count: int, shift: float, seed: int, width: int = 6) -> torch.Tensor:
 
 
 def toy(names: tuple[str, ...], setting: Setting) -> Family:
-    family = toys.family(toys.FakeClock(), dict.fromkeys(names, 0.0), scheduler=setting.scheduler, steps=setting.steps)
+    family = toys.family(CLOCK, {name: COSTS[name] for name in names}, scheduler=setting.scheduler, steps=setting.steps)
     return replace(family, setting=setting)
+
+
+@pytest.fixture(autouse=True)
+def calls_take_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.benchmarks.report.bench.clock_for", lambda device: CLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +222,8 @@ def test_an_anchor_is_where_it_is_looked_for() -> None:
 
 
 def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {
-        "command": "python -m tests.benchmarks.report",
-        "machine": {"fingerprint": {"device": "a toy", "threads": 1, "torch": "2", "diffusers": "0"}},
-        "setting": "float32 on cpu",
-    }
     monkeypatch.setattr("tests.benchmarks.report.measures.RESAMPLES", 5)
-    figures = build(bench, list(PARTS), facts)
+    figures = build(bench, list(PARTS), FACTS)
     page = (bench.out / "README.md").read_text()
     for figure in figures:
         assert f"## {figure.heading}" in page
@@ -214,8 +237,107 @@ def test_all_of_it_on_toys_and_again_from_what_was_kept(bench: Bench, monkeypatc
     assert {"Table 7: orders", "Table 9: precision and recall"} <= {f.heading for f in figures}
     assert sum(len(f.verdicts) for f in figures) > 20
 
-    again = build(bench, ["rivals"], facts)
+    again = build(bench, ["rivals"], FACTS)
     assert [figure for figure in again if figure.name == "prediction"] == [figures[0]]
     assert again == figures
     report = json.loads((bench.out / "report.json").read_text())
     assert set(report["parts"]) == set(PARTS)
+
+    # Parts of another run are not passed off as this one's.
+    kept = (bench.out / "report.json").read_bytes()
+    other = {"fingerprint": {**FACTS["machine"]["fingerprint"], "threads": 2}}
+    changes: list[tuple[str, Any]] = [("scale", {"pictures": 40}), ("setting", "bfloat16 on cpu")]
+    for what, changed in changes:
+        with pytest.raises(UsageError, match=f"the {what} of its parts rows, fractions"):
+            build(bench, ["precision"], FACTS | {what: changed})
+    with pytest.raises(UsageError, match="the machine of its parts"):
+        build(bench, ["precision"], FACTS | {"machine": other})
+    trained = {"fingerprint": {**FACTS["machine"]["fingerprint"], "weights": {LARGE: "b"}}}
+    with pytest.raises(UsageError, match="the weights of its parts"):
+        build(bench, ["precision"], FACTS | {"machine": trained})
+    assert (bench.out / "report.json").read_bytes() == kept
+
+
+def test_a_profile_of_another_setting_is_not_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (SMALL, LARGE)
+    first = bench.profile(names, bench.at(steps=20))
+    assert bench.profile(names, bench.at(steps=20)).created == first.created
+    assert bench.profile(names, bench.at(steps=20, guidance=3.0)).setting.guidance == 3.0
+    studio = Studio(other_weights, bench.studio.extractor, bench.studio.reference, bench.studio.work, TINY.at_once)
+    again = replace(bench, studio=studio).profile(names, bench.at(steps=20, guidance=3.0))
+    assert again.fingerprint is not None
+    assert again.fingerprint.weights[LARGE] == "others"
+
+
+def other_weights(names: tuple[str, ...], setting: Setting) -> Family:
+    family = toy(names, setting)
+    return replace(family, weights=family.weights | {LARGE: "others"})
+
+
+def test_ways_of_adding_up_by_hand() -> None:
+    agreement = Agreement("l", (2.0, 1.0), {"s": Closeness((1.0, 1.0), (0.0, 0.0), rms=((3.0, 4.0), (1.0, 0.0)))})
+    found = ways.added(agreement, [(("s", 2),), (("s", 1), ("l", 1)), (("l", 2),)])
+    assert found[ways.KEPT].tolist() == [(10 + 2) / 2, (6 + 2) / 2, 0.0]
+    assert [loss_of(agreement, (("s", 2),)).mean(), loss_of(agreement, (("l", 2),)).mean()] == [6.0, 0.0]
+    squares = found["root of summed squares of weighted differences"]
+    assert squares.tolist() == pytest.approx([((36 + 16 + 4) / 2) ** 0.5, ((36 + 4) / 2) ** 0.5, 0.0])
+    assert found["sum of differences without weights"].tolist() == [4.0, 2.0, 0.0]
+
+
+def test_the_kept_way_is_best_only_where_intervals_say_so() -> None:
+    def verdict(value: float, low: float, high: float) -> bool | None:
+        ranks = {ways.KEPT: Measured(0.9, 0.8, 1.0), "other": Measured(0.9 - value, 0.7, 1.0)}
+        return ways.best_kept(ranks, {"other": Measured(value, low, high)}, list(ranks)).agrees
+
+    assert (verdict(0.1, 0.05, 0.2), verdict(-0.1, -0.2, -0.05), verdict(0.01, -0.1, 0.1)) == (True, False, None)
+
+
+def test_the_measured_distance_of_final_latents_is_kept(bench: Bench) -> None:
+    study = pair("deviation", SETTING, 20)
+    first = ways.deviation(bench, study, (1,) * 10)
+    assert first.shape == (6, ways.PICTURES)
+    assert first[0].max() == 0.0
+    assert (first[1:] > 0).all()
+    assert (ways.deviation(replace(bench, out=Path()), study, (1,) * 10) == first).all()
+
+
+def test_a_lead_of_what_ranks_alike_is_none() -> None:
+    reference = references.of_features(normal(1000, 0.0, 1)).gaussian
+    distances = resampled(reference, [sums(described(normal(200, 0.2 * k, 2))) for k in range(8)])
+    rising, fallen = [float(k) for k in range(8)], [float(-k) for k in range(8)]
+    assert correlation_lead(rising, [2 * each for each in rising], distances) == Measured(0.0, 0.0, 0.0)
+    assert correlation_lead(rising, fallen, distances).low == pytest.approx(2.0)
+
+
+def test_goals_and_closeness_are_decided_by_intervals() -> None:
+    assert rows._goal("it", Measured(0.96, 0.92, 0.99)).agrees is True
+    assert rows._goal("it", Measured(0.88, 0.85, 0.89)).agrees is False
+    unsure = rows._goal("it", Measured(0.92, 0.85, 0.95))
+    assert unsure.agrees is None
+    assert "the value is above the goal 0.9" in unsure.words
+    near, far, unclear = Measured(1.0, 0.99, 1.02), Measured(1.2, 1.1, 1.3), Measured(1.02, 0.9, 1.1)
+    assert rows.close("so", [near, near]).agrees is True
+    assert rows.close("so", [near, far, unclear]).agrees is False
+    assert rows.close("so", [near, unclear]).agrees is None
+
+
+def test_sizes_are_told_apart_by_intervals() -> None:
+    assert rows.sizes([constant(4.0), constant(2.0), constant(1.0)]).agrees is True
+    assert rows.sizes([constant(4.0), constant(1.0), constant(1.0)]).agrees is False
+    assert rows.sizes([constant(4.0), constant(1.1, 3.0), constant(1.0)]).agrees is None
+
+
+def test_what_is_picked_on_one_half_is_judged_on_the_other() -> None:
+    large: Allocation = ((LARGE, 10),)
+    lucky, good = ((SMALL, 10),), ((SMALL, 5), (LARGE, 5))
+    ms = {lucky: 1.0, good: 5.0, large: 10.0}
+    halves = {large: (2.0, constant(2.0)), lucky: (1.0, constant(3.0)), good: (1.5, constant(1.5))}
+    assert rows.faster(ms, halves, large).agrees is False
+    assert rows.faster(ms, halves | {lucky: (3.0, constant(1.0))}, large).agrees is True
+    assert rows.faster(ms, halves | {lucky: (1.0, constant(2.1, 9.0))}, large).agrees is None
+    three: Allocation = ((SMALL, 4), (BASE, 3), (LARGE, 3))
+    more = {**ms, three: 6.0}
+    assert rows.three_models(more, halves | {three: (0.9, constant(1.0))}).agrees is True
+    assert rows.three_models(more, halves | {three: (0.9, constant(2.0))}).agrees is False
+    assert rows.three_models(more, halves | {three: (0.9, constant(1.4, 9.0))}).agrees is None
+    assert rows.three_models(more, halves | {three: (9.0, constant(1.0))}).agrees is None

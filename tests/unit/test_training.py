@@ -13,7 +13,7 @@ from tests.garments import fashion_mnist_of_noise
 from tstitch_cli.errors import UsageError
 from tstitch_cli.training import fashion_mnist
 from tstitch_cli.training.family import SCHEDULES, SIZES, Family
-from tstitch_cli.training.loop import Schedule, train
+from tstitch_cli.training.loop import Schedule, examples_drawn, train
 
 
 class Regression:
@@ -106,3 +106,27 @@ def test_the_whole_family_trains_in_miniature(data: Path, tmp_path: Path, monkey
     pipeline = ClassConditionalPipeline.from_pretrained(tmp_path / "out", transformer=transformer)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline([0, 9], num_inference_steps=2).images[1].size == (32, 32)
+
+
+class Seen:
+    """Trains one number, and remembers which examples it was shown."""
+
+    name, examples = "seen", 1000
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.model = schedule, torch.nn.Linear(1, 1)
+        self.indices: list[int] = []
+
+    def compile(self) -> None:
+        """Nothing to do."""
+
+    def loss(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        self.indices += indices.tolist()
+        return self.model(torch.randn(4, 1, generator=draw)).square().mean()
+
+
+def test_what_the_batches_draw_is_known_before(tmp_path: Path) -> None:
+    recipe = Seen(Schedule(3, 8, 1e-3, warmup=1))
+    train(recipe, tmp_path / "x.pt", seed=7)
+    assert examples_drawn(recipe.schedule, recipe.examples, 7).tolist() == sorted(set(recipe.indices))
+    assert examples_drawn(Schedule(500, 64, 1e-3), 50, 0).tolist() == list(range(50))

@@ -155,8 +155,24 @@ def _agreement(plan: Plan, beside: Path) -> Agreement | None:
     return documents.read_profile(source).agreement
 
 
+def _concluded(agreement: Agreement) -> list[str]:
+    """What the similarity of each denoiser says of the steps that it may take."""
+    from tstitch_cli.analyze import ALIKE, alike_for
+
+    said = []
+    for name, closeness in agreement.denoisers.items():
+        first, steps = alike_for(closeness), len(closeness.cosine)
+        if first:
+            places = "all" if first == steps else f"the first {first} of"
+            words = f"for {places} {steps} steps: about {first / steps:.0%} are {name}'s to take"
+        else:
+            words = "not even in the first step: nothing here speaks for giving it any"
+        said.append(f"{name} and {agreement.largest} predict alike (cosine of at least {ALIKE:g}) {words}")
+    return said
+
+
 def _show(found: Analysis) -> None:
-    """Similarity at five places of the trajectory, and when every frequency is settled."""
+    """Similarity at five places of the trajectory, what follows from it, and when every frequency is settled."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -173,6 +189,8 @@ def _show(found: Analysis) -> None:
             told = [f"{c.cosine[step]:.4f} ± {c.cosine_std[step]:.4f}" for c in found.agreement.denoisers.values()]
             table.add_row(str(step + 1), *told)
         out.print(table)
+        for line in _concluded(found.agreement):
+            out.print(line, markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="step after which a frequency is settled")
     table.add_column("cycles per pixel", justify="right")
     for name in found.spectra:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
 
 Progress = Callable[[str, float], None]
+PICTURES_PER_FEATURE = 10
+"""Below so many the covariance of the features is mostly chance, which a Frechet distance adds up."""
 SEED = 1
 """Another than that of the pictures by which `tstitch profile` compares predictions."""
 
@@ -127,12 +129,7 @@ def evaluate(
         typer.echo(json.dumps({"schema": PLAN_SCHEMA, **documents.plain(filled)}, indent=2))
     else:
         show(filled, numbers)
-    evaluations = found.made + found.saved
-    if evaluations:
-        talk.print(
-            f"{found.drawn:,} pictures drawn in {found.made:,} evaluations of batches; {found.saved:,} more "
-            f"({found.saved / evaluations:.0%}) were shared between rows"
-        )
+    talk.print(_drawn(found))
     talk.print(f"wrote the measured columns into {plan_file}", markup=False)
 
 
@@ -145,17 +142,20 @@ def show(plan: Plan, numbers: Sequence[int]) -> None:
 
     from tstitch_cli.commands.measured_words import cell, heading, in_words, present
     from tstitch_cli.commands.plan import WIDTH
+    from tstitch_cli.planning.orders import SMALL_TO_LARGE
     from tstitch_cli.quantities import shown_s
 
     names, columns = [denoiser.name for denoiser in plan.denoisers], present(plan.rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("row", *map(escape, names), "mean", *map(heading, columns)):
+    ordered = any(row.order for row in plan.rows)
+    for title in ("row", *map(escape, names), "mean", *map(heading, columns), *["order"] * ordered):
         table.add_column(title, justify="right", no_wrap=True)
     for number in numbers:
         row, chosen = plan.rows[number], number == plan.chosen
         cells = [f"{'> ' if chosen else ''}{number}"]
         cells += [str(row.steps.get(name, 0) or "-") for name in names]
         cells += [shown_s(row.time_s.mean), *(cell(name, row.measured.get(name)) for name in columns)]
+        cells += [row.order or SMALL_TO_LARGE] * ordered
         table.add_row(*cells, style="bold green" if chosen else "")
     Console(width=max(out.width, WIDTH), highlight=False).print(table)
     if plan.evaluation is not None:
@@ -174,6 +174,20 @@ def _going_on(work: Path) -> Iterator[None]:
             markup=False,
         )
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
+
+
+def _drawn(found: Evaluated) -> str:
+    """What was drawn just now, and what rows that begin alike saved of it."""
+    if not found.drawn:
+        return "no picture had to be drawn: all of them were known from before"
+    said = f"{found.drawn:,} pictures drawn"
+    if not found.saved:
+        return f"{said}; no rows had steps in common"
+    share = found.saved / (found.made + found.saved)
+    return (
+        f"{said}; steps with which several rows begin were run once for all of them, which saved {share:.0%} of the "
+        "evaluations"
+    )
 
 
 def _measure(
@@ -210,7 +224,9 @@ def _measure(
     extractor, scorer, compared = _instruments(plan, entries[0], features, wanted, place, work, device, bar)
     from tstitch_cli import evaluate as stage
 
-    stage.asked_for(wanted, stage.measurable(entries[0].conditioning.kind, extractor, compared, scorer))
+    asked = stage.asked_for(wanted, stage.measurable(entries[0].conditioning.kind, extractor, compared, scorer))
+    if "fid" in asked and compared is not None:
+        _warn_of_few(count, len(compared.gaussian.mean))
     evaluation = stage.evaluation_of(extractor, compared, prompts, seed=seed, count=count)
     _refuse_mixing(plan, numbers, evaluation, remeasure=remeasure)
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
@@ -239,6 +255,15 @@ def _measure(
             lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
         ),
     )
+
+
+def _warn_of_few(count: int, features: int) -> None:
+    enough = PICTURES_PER_FEATURE * features
+    if count < enough:
+        talk.print(
+            f"[yellow]fid comes out too high where there are few pictures: {count:,} are measured by {features:,} "
+            f"features, for which about {enough:,} are enough; compare it only between rows of as many[/]"
+        )
 
 
 def _instruments(

@@ -11,18 +11,12 @@ from tstitch_cli.commands.edge import guarded, out, talk
 from tstitch_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.table import Table
+    from collections.abc import Sequence
 
     from tstitch_cli.schema import Plan, Profile, Row
 
-ROWS_SHOWN = 70
-"""A table up to this long is printed whole."""
 RUNS_SAID = 6
 """Stretches up to which an allocation is spelled out."""
-NEAR_SHOWN = 30
-"""Pareto rows that are printed of a longer one."""
 WIDTH = 240
 
 
@@ -116,14 +110,14 @@ def plan(
         )
     if exact or several:
         objective = objective or least_loss
-    earlier = None
-    if measured is not None:
-        earlier = measurements.named(measured, base.profile)
-    elif not several:
-        earlier = measurements.left_at(out_file, base.profile, documents.digest(source))
+    given = None if measured is None else measurements.named(measured, base.profile)
+    standing = measurements.left_at(out_file)
 
     def planned(found: Found, within: Quantity) -> Plan:
         sought = None if found.profile.agreement is None and objective is least_loss else objective
+        digest, earlier = documents.digest(found.path), given
+        if earlier is None and standing is not None and measurements.holds(standing, found.profile, digest):
+            earlier = standing
         made = make_plan(
             found.profile,
             budget=within,
@@ -134,7 +128,7 @@ def plan(
             order=order,
             measured=earlier,
             profile_path=_from(out_file, found.path),
-            digest=documents.digest(found.path),
+            digest=digest,
         )
         if increment is None:
             from tstitch_cli.planning.refined_row import with_refined
@@ -156,8 +150,9 @@ def plan(
         made = planned(base, asked)
     read, source = base.profile, base.path
     made = with_rivals(made, base, family, lambda found: _from(out_file, found.path))
-    if earlier is not None and (gone := measurements.lost(earlier, made)):
-        talk.print(f"[yellow]{gone} measured rows of the earlier plan are not in this table, and are left out[/]")
+    if standing is not None and (gone := measurements.lost(standing, made)):
+        which = f"{plan_words.counted(gone, 'measured row')} of the plan that stood at {_safe(out_file)}"
+        talk.print(f"[yellow]{which} {'is' if gone == 1 else 'are'} not in this one[/]")
     documents.write_plan(made, out_file, overwrite=overwrite)
     if plot is not None:
         from tstitch_cli.plotting.plots import pareto_png
@@ -171,28 +166,38 @@ def plan(
 
         typer.echo(json.dumps({"schema": PLAN_SCHEMA, **documents.plain(made)}, indent=2))
     else:
-        show(made)
+        from tstitch_cli.planning.unprofiled import caches
+
+        # Times that one already knew are of denoisers that nobody can say anything about.
+        known = base.profile.origin == "measured"
+        show(made, caches(made, [each.profile.setting for each in family]) if known else ())
+        if maximize is None:
+            plan_words.overlooked(made, out_file, exact=exact, several=several)
     written = " and ".join(f"[bold]{_safe(path)}[/]" for path in (out_file, plot) if path)
     talk.print(f"wrote {written}; next: [bold]tstitch sample --plan {_safe(_quoted(out_file))} --prompt ...[/]")
 
 
-def show(made: Plan) -> None:
-    """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means."""
+def show(made: Plan, caches: Sequence[str] = ()) -> None:
+    """Prints the lookup table on stdout, and on stderr what was chosen and what the budget means.
+
+    `caches` are those that work with the plan's denoisers and were not profiled.
+    """
     from tstitch_cli.commands import plan_words
+    from tstitch_cli.commands.plan_table import bound_words, lookup_table, shown_rows
     from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.quantities import shown_s
 
     row = made.rows[made.chosen]
     talk.print(
         f"{_safe(made.family)}: {_safe(made.setting.words)}; "
-        f"{made.combinations:,} combinations, {len(made.rows):,} rows kept; "
+        f"{plan_words.counted(made.combinations, 'combination')}, {plan_words.counted(len(made.rows), 'row')} kept; "
         f"sought: {plan_words.sought(made)}"
     )
     if spoken := embeddings_in_words(made):
         talk.print(spoken)
     # A table wider than the terminal runs on into the next line rather than losing its figures.
-    SafeConsole(width=max(out.width, WIDTH), highlight=False).print(_table(made))
-    shown = len(_shown_rows(made))
+    SafeConsole(width=max(out.width, WIDTH), highlight=False).print(lookup_table(made))
+    shown = len(shown_rows(made))
     if shown < len(made.rows):
         talk.print(f"[dim]shown are {shown} of {len(made.rows):,} rows, the Pareto ones near the budget[/]")
     refused = [each.refused for each in made.rows if each.refused is not None]
@@ -201,23 +206,18 @@ def show(made: Plan) -> None:
         talk.print(f"[yellow]{rows} refused whatever the budget, such as: {_safe(refused[0])}[/]")
     times = f"{shown_s(row.time_s.mean)} on average"
     if made.budget.quantile is not None:
-        times = f"{shown_s(row.time_s.within)} ({_bound(made)}), {times}"
-    asked = f" ({_safe(made.budget.asked)})" if made.budget.asked.endswith(("%", "x", "×")) else ""
+        times = f"{shown_s(row.time_s.within)} ({bound_words(made)}), {times}"
     talk.print(
-        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}; "
-        f"the budget is {shown_s(made.budget.seconds)}{asked}"
+        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}"
     )
-    if made.budget.margin:
-        talk.print(
-            f"[yellow]the machine was unsteady while it was profiled, so a margin of {made.budget.margin:.0%} is kept: "
-            f"predictions may come to {shown_s(made.budget.plannable_s)}[/]"
-        )
+    plan_words.budget(made)
     plan_words.sureness(made)
     for index in made.alternatives[1:]:
         other = made.rows[index]
         how = f" ({other.order})" if other.order else ""
         talk.print(f"  or row {index}, {in_words(other)}{how}: {shown_s(other.time_s.within)}")
     plan_words.rivals(made)
+    plan_words.unprofiled(made, caches)
     talk.print(
         "[dim]The budget covers one call for one batch: text encoding, all steps, switching, decoding and writing. "
         "Loading and warm-up are not in it.[/]"
@@ -237,72 +237,14 @@ def embeddings_in_words(made: Plan) -> str:
 
 def in_words(row: Row) -> str:
     """An allocation for people: `10 steps of dit-s, then 10 of dit-xl`."""
+    from tstitch_cli.commands.plan_words import counted
+
     if len(row.allocation) > RUNS_SAID:
-        shares = ", ".join(f"{steps} steps of {_safe(name)}" for name, steps in row.steps.items() if steps)
+        shares = ", ".join(f"{counted(n, 'step')} of {_safe(name)}" for name, n in row.steps.items() if n)
         return f"{shares}, in {len(row.allocation)} stretches"
     first, *rest = row.allocation
-    words = [f"{first[1]} step{'' if first[1] == 1 else 's'} of {_safe(first[0])}"]
+    words = [f"{counted(first[1], 'step')} of {_safe(first[0])}"]
     return ", then ".join(words + [f"{steps} of {_safe(name)}" for name, steps in rest])
-
-
-def _table(made: Plan) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    from tstitch_cli.commands import measured_words
-    from tstitch_cli.planning.orders import SMALL_TO_LARGE
-
-    names = [denoiser.name for denoiser in made.denoisers]
-    rows = [made.rows[index] for index in _shown_rows(made)]
-    most = max(row.compute for row in made.rows)
-    other = made.budget.quantile not in (None, 0.95)
-    seconds, unit = _clock(max(row.time_s.mean for row in rows))
-    headings = ["row", *map(_safe, names), f"mean {unit}", f"p95 {unit}"]
-    headings += [f"{_bound(made)} {unit}"] if other else []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    with_loss = all(row.loss is not None for row in rows)
-    headings += ["loss"] if with_loss else []
-    metrics = measured_words.present(rows)
-    headings += map(measured_words.heading, metrics)
-    ordered = any(row.order for row in made.rows)
-    for heading in (*headings, "compute", "fits", "Pareto", *["order"] * ordered):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for index, row in zip(_shown_rows(made), rows, strict=True):
-        chosen = index == made.chosen
-        cells = [f"{'> ' if chosen else ''}{index}"]
-        for name in names:
-            taken = row.steps.get(name, 0)
-            cells.append(f"{taken} ({row.fractions.get(name, 0.0):.3g})" if taken else "-")
-        cells += [seconds(row.time_s.mean), seconds(row.time_s.p95)]
-        cells += [seconds(row.time_s.within)] if other else []
-        cells += [f"{row.loss:.3f}"] if with_loss else []
-        cells += [measured_words.cell(name, row.measured.get(name)) for name in metrics]
-        cells.append(f"{row.compute / most:.0%}" if most else "-")
-        fits = "refused" if row.refused is not None else "yes" if row.feasible else "no"
-        cells += [fits, "yes" if row.pareto else "no", *[row.order or SMALL_TO_LARGE] * ordered]
-        style = "bold green" if chosen else "cyan" if index in made.alternatives else "" if row.feasible else "dim"
-        table.add_row(*cells, style=style)
-    return table
-
-
-def _clock(longest_s: float) -> tuple[Callable[[float], str], str]:
-    """How to write the seconds of one column, in one unit and with as many digits as its longest needs."""
-    scale, unit = (1.0, "s") if longest_s >= 1 else (1e3, "ms")
-    decimals = 3 if longest_s * scale < 10 else 2 if longest_s * scale < 100 else 1
-    return lambda seconds: f"{seconds * scale:.{decimals}f}", unit
-
-
-def _bound(made: Plan) -> str:
-    return "mean" if made.budget.quantile is None else f"p{made.budget.quantile * 100:g}"
-
-
-def _shown_rows(made: Plan) -> list[int]:
-    """All rows of a short table; of a long one the Pareto rows nearest to the budget, and the chosen ones."""
-    if len(made.rows) <= ROWS_SHOWN:
-        return list(range(len(made.rows)))
-    front = [index for index, row in enumerate(made.rows) if row.pareto]
-    near = sorted(front, key=lambda index: abs(made.rows[index].time_s.within - made.budget.seconds))[:NEAR_SHOWN]
-    return sorted({*near, *made.alternatives[:NEAR_SHOWN]})
 
 
 def _quantile(text: str) -> float | None:

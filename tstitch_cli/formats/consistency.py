@@ -123,7 +123,8 @@ def faults_of_plan(plan: Plan) -> Faults:
         units_of(plan.increment)
     except UsageError as error:
         yield ("increment",), error.message
-    if plan.combinations + sum(row.order == EXACT for row in plan.rows) < len(plan.rows):
+    # What is exact or measured stands in the table whether it was enumerated or not.
+    if plan.combinations < sum(row.order != EXACT and not row.measured for row in plan.rows):
         yield ("combinations",), f"is {plan.combinations}, but there are {len(plan.rows)} rows"
     if not plan.rows:
         yield ("rows",), "must have at least one row"
@@ -131,6 +132,8 @@ def faults_of_plan(plan: Plan) -> Faults:
         yield from _row(row, names, plan.setting.taken, ("rows", index))
     yield from _measured(plan)
     yield from _choices(plan)
+    if plan.compared is not None and plan.compared < 1:
+        yield ("compared",), f"must be at least 1, is {plan.compared}"
     for index, rival in enumerate(plan.rivals):
         place: Place = ("rivals", index)
         yield from _allocation(rival.allocation, names, rival.setting.taken, (*place, "allocation"))

@@ -21,6 +21,11 @@ MAX_PICTURES = 1_000_000
 _TOLD = 10
 """Faults of one file that are told; a file of another kind would have one in every line."""
 _HINT = "a .jsonl or .csv file has the columns prompt, seed, negative_prompt, count; any other one prompt a line"
+_OTHER = {
+    ".json": "write it as JSON Lines, an object a line, and call it .jsonl",
+    ".tsv": "write it as CSV, with commas, and call it .csv",
+}
+"""Endings of files that are no prompts a line, and are read in no other way either."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,19 @@ class Prompt:
 
 
 def read(path: Path) -> tuple[Prompt, ...]:
-    """The prompts of a file, in its order: JSON Lines (.jsonl), CSV with a header (.csv), else one a line.
+    """The prompts of a file, in its order: JSON Lines (.jsonl, .ndjson), CSV with a header (.csv), else one a line.
 
     Raises:
         BadFileError: it cannot be read, is too large, has a column that is not known, or a value that means nothing;
             every line at fault is told, up to ten.
     """
+    ending = path.suffix.lower()
+    if ending in _OTHER:
+        raise BadFileError(f"{path}: {ending} is no form that prompts are read in", hint=_OTHER[ending])
     text = _text(path)
     faults: list[str] = []
     prompts: list[Prompt] = []
-    reader = {".jsonl": _json_lines, ".csv": _csv}.get(path.suffix.lower(), _plain)
+    reader = {".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _csv}.get(ending, _plain)
     for line, found in reader(text, path):
         if isinstance(found, str):
             faults.append(f"{path}:{line}: {found}")
@@ -79,8 +87,19 @@ Line = tuple[int, "Mapping[str, Any] | str"]
 
 def _plain(text: str, path: Path) -> Iterator[Line]:
     for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
+        if _is_json(line):
+            yield number, "is a JSON object; a file of these is called .jsonl"
+        elif line.strip():
             yield number, {"prompt": line.strip()}
+
+
+def _is_json(line: str) -> bool:
+    if not line.lstrip().startswith("{"):
+        return False
+    try:
+        return bool(strict_json.parse(line, ""))
+    except BadFileError:
+        return False
 
 
 def _json_lines(text: str, path: Path) -> Iterator[Line]:

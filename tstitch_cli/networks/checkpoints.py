@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import warnings
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,17 @@ def _safetensors(path: Path) -> dict[str, Any]:
 def _pickled(path: Path) -> dict[str, Any]:
     # A namespace holds the options that a training script was given; to make one runs nothing.
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _refuse_compressed(path)
+        with (
+            nullcontext(path) if zipped else _Bounded(path) as given,
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except MemoryError:
+            found = torch.load(given, map_location="cpu", weights_only=True, mmap=zipped)
+    except (BadFileError, MemoryError):
         raise
     except Exception as error:  # a malformed file makes torch's reader fail in every way there is
         if "Unsupported" in str(error) or "was not an allowed global" in str(error):
@@ -68,6 +77,29 @@ def _pickled(path: Path) -> dict[str, Any]:
             ) from error
         raise _broken(path, error) from error
     return found if isinstance(found, dict) else {}
+
+
+class _Bounded(io.BufferedReader):
+    """A file that gives what is left of it where more is asked for, and takes no memory for the rest."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes, all that are left where it is negative or None."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Raises BadFileError where a member would be unpacked, to whatever size: torch.save compresses none."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise BadFileError(
+                f"{path}: is compressed, which no checkpoint that torch saves is", hint="unpack it, or save it again"
+            )
 
 
 def _broken(path: Path, error: Exception) -> BadFileError:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tstitch_cli.allocation import expand
 from tstitch_cli.errors import UsageError
+from tstitch_cli.planning.added_row import with_row
 from tstitch_cli.planning.assignments import PerStep
 from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.planning.exact import Optimum, optimum
@@ -45,7 +46,7 @@ def with_optimum(plan: Plan, profile: Profile) -> Plan:
     chosen = plan.rows[plan.chosen]
     if chosen.loss is not None and found.loss >= chosen.loss - BETTER:
         return bounded
-    return with_sureness(_with_row(bounded, _row(profile, model, plan, found)), profile)
+    return with_sureness(with_row(bounded, _row(profile, model, plan, found)), profile)
 
 
 def _optimum(steps: PerStep, names: tuple[str, ...], limit_s: float) -> Optimum | None:
@@ -69,22 +70,4 @@ def _row(profile: Profile, model: CostModel, plan: Plan, found: Optimum) -> Row:
         pareto=True,
         loss=round(found.loss, 12),
         order=EXACT,
-    )
-
-
-def _with_row(plan: Plan, row: Row) -> Plan:
-    """`plan` with `row` where its time puts it, as the chosen one; rows that it beats are no Pareto rows any more."""
-    at = sum(other.time_s.mean <= row.time_s.mean for other in plan.rows)
-    rows = [replace(other, pareto=other.pareto and not _beats(row, other)) for other in plan.rows]
-    rows.insert(at, row)
-    others = tuple(index + (index >= at) for index in plan.alternatives)
-    kept = (at, *others[: max(0, len(others) - 1)])
-    return replace(plan, rows=tuple(rows), chosen=at, alternatives=kept)
-
-
-def _beats(row: Row, other: Row) -> bool:
-    return (
-        other.loss is not None
-        and row.loss is not None
-        and (other.time_s.mean >= row.time_s.mean and other.loss > row.loss)
     )

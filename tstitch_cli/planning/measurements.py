@@ -25,29 +25,37 @@ def named(path: Path, profile: Profile) -> Plan:
             f"{path} is measured for {plan.setting.words}, the profile for {profile.setting.words}",
             hint="evaluate a plan of this profile",
         )
-    if _weights(plan) != _weights(profile):
-        raise StaleError(f"{path} is measured with other weights", hint="evaluate a plan of this profile")
+    if _weights(plan) != _weights(profile) or _names(plan) != _names(profile):
+        raise StaleError(f"{path} is measured with other denoisers or weights", hint="evaluate a plan of this profile")
     return plan
 
 
-def left_at(path: Path, profile: Profile, digest: str) -> Plan | None:
-    """The plan at `path` where it is of the very profile and has something measured; None of anything else there."""
+def left_at(path: Path) -> Plan | None:
+    """The plan at `path` where something in it is measured; None of anything else there."""
     try:
         plan = read_plan(path)
     except BadFileError:
         return None
-    same = plan.profile_digest == digest and _weights(plan) == _weights(profile)
-    return plan if same and any(row.measured for row in plan.rows) else None
+    return plan if any(row.measured for row in plan.rows) else None
+
+
+def holds(plan: Plan, profile: Profile, digest: str) -> bool:
+    """Whether `plan` is of the very profile with this digest."""
+    return plan.profile_digest == digest and _weights(plan) == _weights(profile)
 
 
 def lost(measured: Plan, plan: Plan) -> int:
-    """How many measured rows of an earlier plan are not in the new one."""
-    kept = {row.allocation for row in plan.rows if row.measured}
-    return sum(bool(row.measured) and row.allocation not in kept for row in measured.rows)
+    """How many measured rows of an earlier plan are not in the new one, or not as they were measured."""
+    kept = {row.allocation: row.measured for row in plan.rows}
+    return sum(bool(row.measured) and kept.get(row.allocation) != row.measured for row in measured.rows)
 
 
 def _weights(of: Plan | Profile) -> dict[str, str]:
     return of.fingerprint.weights if of.fingerprint is not None else {}
+
+
+def _names(of: Plan | Profile) -> set[str]:
+    return {denoiser.name for denoiser in of.denoisers}
 
 
 def _drawn(setting: Setting) -> Setting:

@@ -54,10 +54,10 @@ def on_front(
     return unbeaten
 
 
-def kept(rows: int, front: npt.NDArray[np.intp], best: Sequence[int]) -> npt.NDArray[np.intp]:
-    """All rows, or of a huge table its Pareto rows, thinned evenly, with the best ones."""
+def kept(rows: int, front: npt.NDArray[np.intp], always: Sequence[int]) -> npt.NDArray[np.intp]:
+    """All rows, or of a huge table its Pareto rows, thinned evenly, with those that are kept always."""
     if rows <= MAX_ROWS:
         return np.arange(rows)
     if len(front) > MAX_PARETO_ROWS:
         front = front[np.linspace(0, len(front) - 1, MAX_PARETO_ROWS).round().astype(np.intp)]
-    return np.union1d(front, np.array(best, dtype=np.intp))
+    return np.union1d(front, np.array(always, dtype=np.intp))

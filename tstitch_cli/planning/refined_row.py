@@ -7,12 +7,13 @@ from math import comb
 
 from tstitch_cli.allocation import units_of
 from tstitch_cli.plan import make_plan
+from tstitch_cli.planning.added_row import with_row
 from tstitch_cli.planning.objectives import Best, Objective
 from tstitch_cli.planning.sureness import judged, with_sureness
 from tstitch_cli.planning.table import orders_named
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quantities import Quantity
-from tstitch_cli.schema import Plan, Profile, Row
+from tstitch_cli.schema import Plan, Profile
 
 MOST = 6_000
 """Combinations that are looked at for it, so that planning takes no time to speak of."""
@@ -46,7 +47,7 @@ def with_refined(
     found, best = judged(plan, row), judged(plan, plan.rows[plan.chosen])
     if found is None or best is None or found <= best + BETTER * abs(best):
         return looked
-    return with_sureness(_with_row(looked, row), profile)
+    return with_sureness(with_row(looked, row), profile)
 
 
 def _increment(plan: Plan, orders: int) -> float | None:
@@ -58,18 +59,3 @@ def _increment(plan: Plan, orders: int) -> float | None:
         if units <= 1000 and orders * comb(units + parts - 1, parts - 1) <= MOST:
             return None if table % units == 0 else increment
     return None
-
-
-def _with_row(plan: Plan, row: Row) -> Plan:
-    """`plan` with `row` where its time puts it, as the chosen one; rows that it beats are no Pareto rows any more."""
-    at = sum(other.time_s.mean <= row.time_s.mean for other in plan.rows)
-    rows = [replace(other, pareto=other.pareto and not _beats(plan, row, other)) for other in plan.rows]
-    rows.insert(at, row)
-    others = tuple(index + (index >= at) for index in plan.alternatives)
-    kept = (at, *others[: max(0, len(others) - 1)])
-    return replace(plan, rows=tuple(rows), chosen=at, alternatives=kept)
-
-
-def _beats(plan: Plan, row: Row, other: Row) -> bool:
-    mine, theirs = judged(plan, row), judged(plan, other)
-    return row.time_s.mean <= other.time_s.mean and mine is not None and theirs is not None and mine > theirs

@@ -9,7 +9,9 @@ from tstitch_cli.evaluations import run_lengths
 from tstitch_cli.planning import known_steps
 from tstitch_cli.planning.costs import CostModel
 from tstitch_cli.planning.joint import total
+from tstitch_cli.planning.objectives import least_loss
 from tstitch_cli.planning.siblings import Found
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import Plan, Profile, Rival
 
 CLOSE = 1e-9
@@ -19,20 +21,35 @@ CLOSE = 1e-9
 def with_rivals(plan: Plan, base: Found, siblings: Sequence[Found], path: Callable[[Found], str]) -> Plan:
     """`plan`, made of `base`, with what is simpler than its choice, as far as it fits the budget, and with its total.
 
-    `siblings` are the profiles in other settings, `path` how the plan refers to one. A rival that loses less than the
-    choice within the budget wins.
+    `siblings` are the profiles in other settings, `path` how the plan refers to one. A rival within the budget wins
+    that is better than the choice by what the plan seeks, which is not known of all.
     """
     whole = replace(plan, total=total(base.coarseness, plan.rows[plan.chosen].loss))
     simple = [_largest(whole, base, siblings, path), _smallest(whole, base, path)]
     simple += _cached(whole, base, siblings, path)
-    mine = whole.rows[whole.chosen].loss if whole.total is None else whole.total
 
     def judged(rival: Rival) -> Rival:
         fits = rival.time_s.within <= plan.budget.plannable_s * (1 + CLOSE)
-        better = rival.loss is not None and mine is not None and rival.loss < mine * (1 - CLOSE)
-        return replace(rival, wins=fits and better)
+        return replace(rival, wins=fits and _better(whole, rival))
 
     return replace(whole, rivals=(*map(judged, filter(None, simple)), *plan.rivals))
+
+
+def _better(plan: Plan, rival: Rival) -> bool:
+    """Whether a rival is better by the plan's objective, as far as that is known of it.
+
+    Compute, which stands in for quality among rows of one setting, tells nothing across settings.
+    """
+    row = plan.rows[plan.chosen]
+    if (metric := METRICS.get(plan.objective)) is not None:
+        theirs, mine = rival.measured.get(plan.objective), row.measured.get(plan.objective)
+        if theirs is None or mine is None:
+            return False
+        return theirs.value > mine.value if metric.higher_is_better else theirs.value < mine.value
+    if plan.objective != least_loss.__name__:
+        return False
+    loss = row.loss if plan.total is None else plan.total
+    return rival.loss is not None and loss is not None and rival.loss < loss * (1 - CLOSE)
 
 
 def _largest(plan: Plan, base: Found, siblings: Sequence[Found], path: Callable[[Found], str]) -> Rival | None:
@@ -63,7 +80,9 @@ def _smallest(plan: Plan, base: Found, path: Callable[[Found], str]) -> Rival | 
     if row is None or row.refused is not None or row is plan.rows[plan.chosen]:
         return None
     loss = row.loss if plan.total is None else total(base.coarseness, row.loss)
-    return Rival("smallest alone", plan.setting, row.allocation, row.time_s, loss, path(base), wins=False)
+    return Rival(
+        "smallest alone", plan.setting, row.allocation, row.time_s, loss, path(base), wins=False, measured=row.measured
+    )
 
 
 def _cached(plan: Plan, base: Found, siblings: Sequence[Found], path: Callable[[Found], str]) -> list[Rival]:

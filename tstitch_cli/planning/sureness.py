@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tstitch_cli.allocation import Allocation
+from tstitch_cli.confidence import student_t
 from tstitch_cli.planning.objectives import least_loss, picture_losses
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import Agreement, Plan, Profile, Row, RunnerUp
 
 RESAMPLES = 1000
 SPAN = (0.025, 0.975)
+FEW = 8
+"""Pictures below which the bootstrap makes too much of them."""
 AT_ONCE = 2000
 """Rows whose resamples are held at one time."""
 
@@ -29,9 +32,20 @@ def losses_of(agreement: Agreement, names: Sequence[str], allocations: Iterable[
     return sum((taken == place[n]) @ picture_losses(agreement, n, taken.shape[1]).T for n in names)
 
 
-def interval(values: Floats) -> Floats:
-    """(N, 2): the ends of the 95 % interval of the mean of `values` (N, P), by the bootstrap over the P pictures."""
-    drawn = _resampled(values.shape[1])
+def interval(values: Floats) -> Floats | None:
+    """(N, 2): the ends of the 95 % interval of the mean of `values` (N, P) over the P pictures.
+
+    By the bootstrap; by Student's t where the pictures are too few to stand for all; None of a single one, which tells
+    nothing.
+    """
+    pictures = values.shape[1]
+    if pictures < 2:
+        return None
+    if pictures < FEW:
+        mean = values.mean(axis=1, keepdims=True)
+        half = student_t(pictures) * values.std(axis=1, ddof=1, keepdims=True) / pictures**0.5
+        return np.concatenate([mean - half, mean + half], axis=1)
+    drawn = _resampled(pictures)
     blocks = [values[first : first + AT_ONCE] @ drawn for first in range(0, len(values), AT_ONCE)]
     return np.concatenate([np.quantile(block, SPAN, axis=1).T for block in blocks])
 
@@ -45,9 +59,12 @@ def with_sureness(plan: Plan, profile: Profile) -> Plan:
         return replace(plan, runner_up=_runner_up(plan, None))
     names = [denoiser.name for denoiser in plan.denoisers]
     losses = losses_of(profile.agreement, names, (row.allocation for row in plan.rows))
-    ends = np.round(interval(losses), 12).tolist()
-    rows = tuple(replace(row, loss_within=(low, high)) for row, (low, high) in zip(plan.rows, ends, strict=True))
-    return replace(plan, rows=rows, runner_up=_runner_up(plan, losses))
+    rows, ends = plan.rows, interval(losses)
+    if ends is not None:
+        # A loss is a distance, below which there is nothing.
+        within = np.round(np.maximum(ends, 0.0), 12).tolist()
+        rows = tuple(replace(row, loss_within=(low, high)) for row, (low, high) in zip(rows, within, strict=True))
+    return replace(plan, rows=rows, runner_up=_runner_up(plan, losses), compared=losses.shape[1])
 
 
 def judged(plan: Plan, row: Row) -> float | None:
@@ -71,8 +88,8 @@ def _runner_up(plan: Plan, losses: Floats | None) -> RunnerUp | None:
         return None
     following = max(others, key=lambda index: (others[index], -index))
     if by_loss and losses is not None:
-        ((low, high),) = interval((losses[following] - losses[plan.chosen])[None])
-        return RunnerUp(following, bool(low <= 0.0 <= high))
+        apart = interval((losses[following] - losses[plan.chosen])[None])
+        return RunnerUp(following, None if apart is None else bool(apart[0, 0] <= 0.0 <= apart[0, 1]))
     mine, theirs = (plan.rows[index].measured[plan.objective] for index in (plan.chosen, following))
     return RunnerUp(following, mine.low <= theirs.high and theirs.low <= mine.high)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tstitch_cli.allocation import Allocation, collapse, runs, units_of
+from tstitch_cli.allocation import Allocation, collapse, expand, runs, units_of
 from tstitch_cli.errors import UsageError
 from tstitch_cli.planning import known_steps
 from tstitch_cli.planning.assignments import PerStep
 from tstitch_cli.planning.combinations import combinations, whole_steps_of_units
 from tstitch_cli.planning.costs import CostModel
-from tstitch_cli.planning.objectives import least_loss, most_compute
+from tstitch_cli.planning.objectives import compute_of, least_loss, loss_of, most_compute
 from tstitch_cli.planning.orders import ORDERS, SMALL_TO_LARGE, arranged
 from tstitch_cli.schema import Profile
 
@@ -44,16 +44,64 @@ class Table:
     """(N,): each row's order where others than small to large were asked for."""
     taken: npt.NDArray[np.int16] | None = None
     """(N, T): who takes each step, where others than small to large were asked for."""
+    added: tuple[tuple[Allocation, str | None], ...] = ()
+    """The allocation and the order of the last rows, which were not enumerated but measured; `orders` and `taken` have
+    no place for them."""
+
+    @property
+    def _own(self) -> int:
+        """Rows that were enumerated."""
+        return len(self.steps) - len(self.added)
 
     def allocation(self, index: int) -> Allocation:
         """Who takes which steps in a row."""
+        if index >= self._own:
+            return self.added[index - self._own][0]
         if self.taken is None:
             return runs(self.names, self.steps[index].tolist())
         return collapse(self.names[k] for k in self.taken[index])
 
     def order(self, index: int) -> str | None:
         """A row's order, None where it is small to large."""
+        if index >= self._own:
+            return self.added[index - self._own][1]
         return None if not self.orders or self.orders[index] == SMALL_TO_LARGE else self.orders[index]
+
+    def find(self, allocation: Allocation) -> int | None:
+        """The row with this allocation; None where none has it."""
+        if self.taken is not None:
+            same = self.taken == [self.names.index(name) for name in expand(allocation)]
+        else:
+            counts = dict(allocation)
+            steps = [counts.get(name, 0) for name in self.names]
+            if runs(self.names, steps) != allocation:
+                return None
+            same = self.steps == steps
+        found = np.flatnonzero(same.all(axis=1))
+        return int(found[0]) if len(found) else None
+
+    def with_rows(self, profile: Profile, model: CostModel, rows: Sequence[tuple[Allocation, str | None]]) -> Table:
+        """The table and, priced as its own rows are, those with these allocations and orders, of which it has none."""
+        if not rows:
+            return self
+        taken = [expand(allocation) for allocation, _ in rows]
+        steps = np.array([[each.count(name) for name in self.names] for each in taken], dtype=np.int16)
+        knows = known_steps.of(profile.denoisers)
+        loss, agreement = self.loss, profile.agreement
+        if loss is not None and agreement is not None:
+            theirs = [float(loss_of(agreement, allocation).mean()) for allocation, _ in rows]
+            loss = np.append(loss, np.round(theirs, 12))
+        return replace(
+            self,
+            # Of their own total, which is the number of steps.
+            units=np.concatenate([self.units, steps]),
+            steps=np.concatenate([self.steps, steps]),
+            mean_s=np.append(self.mean_s, [model.mean_s(allocation) for allocation, _ in rows]),
+            compute=np.append(self.compute, [compute_of(profile, allocation) for allocation, _ in rows]),
+            loss=loss,
+            allowed=np.append(self.allowed, [known_steps.broken(allocation, knows) is None for allocation, _ in rows]),
+            added=tuple(rows),
+        )
 
 
 def enumerated(profile: Profile, model: CostModel, increment: float, orders: Sequence[str]) -> Table:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,15 @@ import numpy as np
 import torch
 
 from tstitch_cli import files
+from tstitch_cli.errors import BadFileError
+from tstitch_cli.quality import npz
 from tstitch_cli.quality.statistics import Described
 
 FORMAT = 1
 """Goes up when what a record holds changes its meaning."""
 _PARTS = ("features", "probabilities", "clip", "hits")
+LIMIT_BYTES = 1 << 28
+"""Of one part of a record; a thousand pictures have some MiB."""
 
 
 def key(decides: Any) -> str:
@@ -47,12 +50,15 @@ class Records:
         return self.get(key) is not None
 
     def get(self, key: str) -> Described | None:
-        """The record, None where there is none or what is there is broken."""
+        """The record, None where there is none or what is there is not one that `put` wrote."""
         try:
-            with np.load(self.path(key), allow_pickle=False) as found:
-                return Described(*(torch.from_numpy(found[part]) for part in _PARTS))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            with npz.opened(self.path(key)) as found:
+                if not _is_record(found.headers):
+                    return None
+                parts = [torch.from_numpy(found.read(part).astype(np.float32)) for part in _PARTS]
+        except BadFileError:
             return None
+        return Described(*parts) if all(part.isfinite().all() for part in parts) else None
 
     def put(self, key: str, described: Described) -> None:
         """Keeps a record; raises BadFileError where it cannot be written."""
@@ -67,3 +73,14 @@ class Records:
             found = make()
             self.put(key, found)
         return found
+
+
+def _is_record(headers: Mapping[str, npz.Header]) -> bool:
+    """Whether the parts are there, (B, columns) of the same B."""
+    if not headers.keys() >= set(_PARTS):
+        return False
+    parts = [headers[part] for part in _PARTS]
+    if any(len(part.shape) != 2 or part.dtype.kind != "f" for part in parts):
+        return False
+    count = parts[0].shape[0]
+    return count > 0 and all(part.shape[0] == count and count * part.row_bytes <= LIMIT_BYTES for part in parts)

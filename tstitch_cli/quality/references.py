@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from itertools import groupby
 from operator import add
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +23,8 @@ from PIL import Image
 
 from tstitch_cli import files
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.inputs import FORMATS, MAX_BYTES, MAX_PIXELS
+from tstitch_cli.quality import npz
 from tstitch_cli.quality.features import Extractor
 from tstitch_cli.quality.manifolds import MOST_POINTS, NEAREST, Manifold
 from tstitch_cli.quality.records import Records, key
@@ -35,11 +34,12 @@ from tstitch_cli.zoo.registry import BUNDLED
 Progress = Callable[[str, float], None]
 AT_ONCE = 50
 """Pictures described, and kept, at once."""
-MAX_BYTES = 2**26
-"""Of one picture in a file of statistics."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive may raise."""
+LARGEST = 1e15
+"""Of a feature: its square, and sums of some thousand of these, are numbers in single precision."""
+ROUNDING = 1e-6
+"""How far a covariance that was kept in single precision is from what it was, as a part of its trace; generously."""
+_AGAIN = "make the file again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +107,10 @@ def from_folder(folder: Path, extractor: Extractor, records: Records, progress: 
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
         progress(f"describing {folder}", start / len(paths))
-        contents = [_content(path) for path in some]
-        name = key({"extractor": extractor.digest, "files": [hashlib.sha256(each).hexdigest() for each in contents]})
+        name = key({"extractor": extractor.digest, "files": [_sha(path) for path in some]})
 
-        def describe(some: Sequence[Path] = some, contents: Sequence[bytes] = contents) -> Described:
-            return _described(_features(extractor, [_picture(*each) for each in zip(some, contents, strict=True)]))
+        def describe(some: Sequence[Path] = some) -> Described:
+            return _described(_features(extractor, some))
 
         described = records.kept(name, describe)
         sums.append(Sums.of(described))
@@ -122,30 +121,59 @@ def from_folder(folder: Path, extractor: Extractor, records: Records, progress: 
 
 def from_file(file: Path, extractor: Extractor, records: Records, progress: Progress) -> Reference:
     """The statistics in an .npz `file`; raises what `read` raises."""
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            if not isinstance(found, np.lib.npyio.NpzFile) or not {"mu", "sigma"} <= set(found.files):
-                raise BadFileError(f"{file}: has no arrays mu and sigma", hint="statistics are .npz in ADM's format")
-            mean, covariance = _array(found["mu"], file, "mu"), _array(found["sigma"], file, "sigma")
-            rows = _array(found["rows"], file, "rows") if "rows" in found.files else None
-            made_with = str(found["extractor"]) if "extractor" in found.files else extractor.digest
-            pictures = "arr_0" in found.files
-    except FileNotFoundError:
-        raise BadFileError(f"{file}: there is no such file or folder", hint="check the name") from None
-    except _BROKEN as error:
-        raise _unreadable(file, error) from None
-    wide = mean.shape[0] if mean.ndim == 1 else 0
-    if not wide or covariance.shape != (wide, wide) or (rows is not None and rows.shape[1:] != (wide,)):
-        raise BadFileError(f"{file}: mu, sigma and rows are not (D,), (D, D) and (M, D)", hint="make the file again")
+    with npz.opened(file) as found:
+        headers = found.headers
+        if not {"mu", "sigma"} <= headers.keys():
+            raise BadFileError(f"{file}: has no arrays mu and sigma", hint="statistics are .npz in ADM's format")
+        wide = _wide(headers, file)
+        made_with = _text(found, "extractor") if "extractor" in headers else extractor.digest
     if made_with != extractor.digest or wide != _width(extractor):
         raise UsageError(
             f"{file}: its statistics are of {wide} features of another network than '{extractor.name}'",
             hint="choose the network they were made with by --features, or give a folder of pictures",
         )
-    if rows is None and pictures:
+    with npz.opened(file) as found:
+        mean, covariance = found.read("mu").astype(np.float64), found.read("sigma").astype(np.float64)
+        rows = found.read("rows", MOST_POINTS).astype(np.float64) if "rows" in headers else None
+    _check(mean, covariance, rows, file)
+    if rows is None and "arr_0" in headers:
         rows = _rows_of_pictures(file, extractor, records, progress)
     gaussian = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance))
     return _reference(gaussian, None if rows is None else torch.from_numpy(rows))
+
+
+def _wide(headers: Mapping[str, npz.Header], file: Path) -> int:
+    """D, by which the arrays fit each other; raises BadFileError where they do not, before any of them is read."""
+    kept = [name for name in ("mu", "sigma", "rows") if name in headers]
+    if odd := [name for name in kept if headers[name].dtype.kind != "f"]:
+        raise BadFileError(f"{file}: {odd[0]} is not all finite numbers", hint=_AGAIN)
+    shapes = [headers[name].shape for name in kept]
+    wide = shapes[0][0] if len(shapes[0]) == 1 else 0
+    if not wide or shapes[1] != (wide, wide) or any(shape[1:] != (wide,) for shape in shapes[2:]):
+        raise BadFileError(f"{file}: mu, sigma and rows are not (D,), (D, D) and (M, D)", hint=_AGAIN)
+    return wide
+
+
+def _text(found: npz.Arrays, name: str) -> str | None:
+    header = found.headers[name]
+    short = header.shape == () and header.dtype.kind == "U" and header.row_bytes <= 1 << 10
+    return str(found.read(name)) if short else None
+
+
+def _check(
+    mean: npt.NDArray[np.float64],
+    covariance: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.float64] | None,
+    file: Path,
+) -> None:
+    """Raises BadFileError where no features have that mean and covariance."""
+    for name, array, largest in (("mu", mean, LARGEST), ("sigma", covariance, LARGEST**2), ("rows", rows, LARGEST)):
+        if array is not None and not (np.abs(array) <= largest).all():
+            raise BadFileError(f"{file}: {name} is not all finite numbers below {largest:g}", hint=_AGAIN)
+    rounding = max(ROUNDING * float(covariance.trace()), float(np.finfo(np.float64).tiny))
+    raised = torch.from_numpy(covariance + rounding * np.eye(len(covariance)))
+    if (np.abs(covariance - covariance.T) > rounding).any() or int(torch.linalg.cholesky_ex(raised).info):
+        raise BadFileError(f"{file}: sigma is no covariance: not symmetric, or negative in a direction", hint=_AGAIN)
 
 
 def write(path: Path, reference: Reference, extractor: Extractor, *, points: int, overwrite: bool) -> None:
@@ -171,14 +199,23 @@ def _described(features: torch.Tensor) -> Described:
     return Described(features.float().cpu(), none, none, none)
 
 
-def _features(extractor: Extractor, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(B, D) of (3, H, W) uint8 pictures, those of one size at once."""
-    return torch.cat(
-        [
-            extractor(torch.stack(list(alike))).features.float().cpu()
-            for _, alike in groupby(pictures, key=lambda picture: picture.shape)
-        ]
-    )
+def _features(extractor: Extractor, paths: Sequence[Path]) -> torch.Tensor:
+    """(B, D) of the pictures at `paths`; those of one size at once, and no more pixels than one may have."""
+    found: list[torch.Tensor] = []
+    alike: list[torch.Tensor] = []
+
+    def flush() -> None:
+        if alike:
+            found.append(extractor(torch.stack(alike)).features.float().cpu())
+            alike.clear()
+
+    for path in paths:
+        picture = _picture(path)
+        if alike and (picture.shape != alike[0].shape or (len(alike) + 1) * picture[0].numel() > MAX_PIXELS):
+            flush()
+        alike.append(picture)
+    flush()
+    return torch.cat(found)
 
 
 def _width(extractor: Extractor) -> int:
@@ -192,7 +229,7 @@ def _rows_of_pictures(
     sha = hashlib.sha256(str(file.absolute()).encode()).hexdigest()
     about = file.stat()
     found: list[torch.Tensor] = []
-    for start, total, block in _blocks(file, "arr_0.npy"):
+    for start, total, block in _blocks(file, "arr_0"):
         progress(f"describing {file}", start / total)
         name = key({"extractor": extractor.digest, "file": [sha, about.st_size, about.st_mtime_ns], "start": start})
         pictures = torch.from_numpy(block).permute(0, 3, 1, 2)
@@ -206,51 +243,40 @@ def _rows_of_pictures(
 
 def _blocks(file: Path, member: str) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
     """(first, of how many, pictures) of an array (M, H, W, 3) uint8 in an .npz, not all of which fits into memory."""
+    with npz.opened(file) as found:
+        header = found.headers[member]
+        shape = header.shape
+        if len(shape) != 4 or shape[3] != 3 or header.by_column or header.dtype != np.uint8:
+            raise BadFileError(f"{file}: {member} is no array (M, H, W, 3) of bytes", hint=_AGAIN)
+        if not shape[0] or not 0 < header.row_bytes <= MAX_BYTES:
+            raise BadFileError(f"{file}: {member} has no pictures, or too large ones", hint=_AGAIN)
+        at_once = max(1, min(AT_ONCE, MAX_PIXELS * 3 // header.row_bytes))
+        count = min(shape[0], MOST_POINTS)
+        for number, block in enumerate(found.blocks(member, at_once, count)):
+            yield number * at_once, count, block.astype(np.uint8)
+
+
+def _sha(path: Path) -> str:
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
-            shape, order, dtype = _header(stream, file)
-            each, count = int(np.prod(shape[1:])), min(shape[0], MOST_POINTS)
-            if len(shape) != 4 or shape[3] != 3 or order or dtype != np.uint8 or not 0 < each <= MAX_BYTES:
-                raise BadFileError(f"{file}: arr_0 is no array (M, H, W, 3) of bytes", hint="make the file again")
-            for start in range(0, count, AT_ONCE):
-                some = min(AT_ONCE, count - start)
-                block = np.frombuffer(stream.read(some * each), np.uint8).reshape(some, *shape[1:])
-                yield start, count, block.copy()
-    except _BROKEN as error:
-        raise _unreadable(file, error) from None
-
-
-def _header(stream: IO[bytes], file: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise BadFileError(f"{file}: is in a numpy format that is not known", hint="save it again with numpy.savez")
-
-
-def _unreadable(file: Path, error: Exception) -> BadFileError:
-    why = str(error).split(".")[0] or type(error).__name__
-    return BadFileError(f"{file}: cannot be read: {why}", hint="statistics are .npz in ADM's format")
-
-
-def _array(array: npt.NDArray[np.generic], file: Path, name: str) -> npt.NDArray[np.float64]:
-    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-        raise BadFileError(f"{file}: {name} is not all finite numbers", hint="make the file again")
-    return array.astype(np.float64)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
+        if path.stat().st_size > MAX_BYTES:
+            raise BadFileError(f"{path}: is larger than {MAX_BYTES >> 20} MiB", hint="take it out")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read: {error.strerror or error}", hint="check the folder") from error
 
 
-def _picture(path: Path, content: bytes) -> torch.Tensor:
+def _picture(path: Path) -> torch.Tensor:
     """(3, H, W) uint8."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadFileError(
+                    f"{path}: {image.width} x {image.height} px are more than {MAX_PIXELS >> 20} million",
+                    hint="take it out",
+                )
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{path}: is no picture that can be read: {error}", hint="take it out") from error
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:  # a malformed file makes Pillow's readers fail in every way there is
+        raise BadFileError(f"{path}: is no picture that can be read: {str(error)[:200]}", hint="take it out") from error

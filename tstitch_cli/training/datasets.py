@@ -17,7 +17,7 @@ from typing import IO, Any
 from PIL import Image, ImageOps
 
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.inputs import FORMATS, MAX_PIXELS
+from tstitch_cli.inputs import FORMATS, MAX_BYTES, MAX_PIXELS
 from tstitch_cli.training import fashion_mnist
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -26,6 +26,7 @@ KEYS = ("text", "caption", "label")
 """Under which a line of metadata, or a .json of a webdataset, says what its picture shows; the first that is there."""
 MAX_TEXT = 1 << 20
 """Bytes beyond which a caption's file is none."""
+MAX_METADATA = 1 << 28
 _HINT = (
     "give Fashion-MNIST's folder; or pictures in one subfolder a class, with a .txt of the same name each, or with a "
     f'{METADATA} of lines such as {{"file_name": "1.png", "text": "a fox"}}; or a webdataset\'s .tar'
@@ -114,7 +115,7 @@ def _folder(folder: Path) -> Dataset:
 
 
 def _metadata(listed: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(_text(listed, limit=1 << 30).splitlines(), 1):
+    for number, line in enumerate(_text(listed, MAX_METADATA).split("\n"), 1):
         if not line.strip():
             continue
         said = _json(line, f"{listed}:{number}")
@@ -122,9 +123,17 @@ def _metadata(listed: Path, folder: Path) -> Iterator[tuple[Path, str]]:
         if not isinstance(name, str) or caption is None:
             raise BadFileError(f"{listed}:{number}: expected file_name and one of {', '.join(KEYS)}", hint=_HINT)
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        if not _is_inside(path, folder):
             raise BadFileError(f"{listed}:{number}: there is no {name[:200]} in {folder}", hint=_HINT)
         yield path, caption
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is a file in `folder`, and neither `..` nor a link leads out of it."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _tars(shards: list[Path], place: Path) -> Dataset:
@@ -172,7 +181,9 @@ def _samples(
                     caption = _of_sample(file.read(MAX_TEXT), ending, where) or caption
         if pictured and caption is not None:
             yield picture, caption
-    except (tarfile.TarError, OSError) as error:
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:  # a malformed archive makes tarfile's reader fail in every way there is
         raise BadFileError(f"{shard}: is no .tar that can be read: {str(error)[:200]}", hint=_HINT) from error
 
 
@@ -194,7 +205,8 @@ def _json(text: str, where: str) -> dict[str, Any]:
 
 def _said(found: dict[str, Any]) -> str | None:
     given = next((found[key] for key in KEYS if isinstance(found.get(key), str | int)), None)
-    return None if given is None else str(given)
+    # Half of a surrogate pair, which JSON can name, is no character.
+    return None if given is None else str(given).encode("utf-8", "replace").decode("utf-8")
 
 
 def _caption(path: Path) -> str:
@@ -204,7 +216,10 @@ def _caption(path: Path) -> str:
 def _text(path: Path, limit: int) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(limit).decode("utf-8")
+            content = file.read(limit + 1)
+            if len(content) > limit:
+                raise BadFileError(f"{path}: is larger than {limit >> 20} MiB", hint=_HINT)
+            return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise BadFileError(f"{path}: cannot be read: {why}", hint="every picture has a caption, or none has") from error
@@ -213,11 +228,16 @@ def _text(path: Path, limit: int) -> str:
 def _upright(file: IO[bytes], name: str) -> Image.Image:
     """The picture as its camera meant it, on white where it is transparent."""
     try:
-        with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
+        # Of a .tar, a picture may be a few bytes that say how many zeros follow.
+        if len(content := file.read(MAX_BYTES + 1)) > MAX_BYTES:
+            raise BadFileError(f"{name}: is larger than {MAX_BYTES >> 20} MiB", hint="make it smaller")
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadFileError(f"{name}: {image.width} x {image.height} px are too many", hint="make it smaller")
             upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:  # a malformed file makes Pillow's readers fail in every way there is
         raise BadFileError(f"{name}: is no readable picture: {str(error)[:200]}", hint="take it out") from error
     paper = Image.new("RGBA", upright.size, "white")
     paper.alpha_composite(upright)

@@ -25,7 +25,7 @@ from tstitch_cli.training.conditions import Conditions, Interview
 from tstitch_cli.training.datasets import Dataset
 from tstitch_cli.training.interval import IntervalRecipe
 from tstitch_cli.training.latents import Latents, encoded
-from tstitch_cli.training.loop import Progress, Schedule, train
+from tstitch_cli.training.loop import Progress, Schedule, examples_drawn, train
 from tstitch_cli.training.loop import Record as Trained
 from tstitch_cli.training.spans import Spans, spans_of
 from tstitch_cli.zoo import finetuned, registry, standalone
@@ -141,14 +141,20 @@ class Student:
         timesteps = self.interview.ask_for_nothing().timesteps
         return spans_of(self.entry.name, allocation, timesteps[-sum(evaluations) :], evaluations, self.match)
 
-    def latents(self, data: Dataset, work: Path, progress: Callable[[int, int], None]) -> Latents:
-        """The latents of `data` at the plan's size, kept in `work`."""
+    def latents(
+        self,
+        data: Dataset,
+        work: Path,
+        progress: Callable[[int, int], None],
+        some: torch.Tensor | None = None,
+    ) -> Latents:
+        """The latents of `data` at the plan's size, kept in `work`; of `some` pictures (D,) where those suffice."""
         config, size = self.pipeline.vae.config, self.setting.size
         scale = (float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0))
         known_by = components.digest_of(replace(self.entry, source=self.entry.parts, subfolder="vae"))
         path = work / f"latents-{data.digest}-{known_by}-{size}.npy"
         # In full precision, since some autoencoders overflow in half.
-        return encoded(data, self.pipeline.vae.to(torch.float32), size, scale, path, progress)
+        return encoded(data, self.pipeline.vae.to(torch.float32), size, scale, path, progress, some)
 
     def recipe(
         self, spans: Spans, latents: Latents, conditions: Conditions, schedule: Schedule, adapter: Adapter | None = None
@@ -202,7 +208,12 @@ def finetune(
     entry = student.entry
     spans = student.spans(allocation, plan.evaluations_per_step())
     conditions = Conditions(student.interview, data.captions)
-    latents = student.latents(data, work, lambda done, of: progress(f"encoding {of} pictures", done / of))
+    latents = student.latents(
+        data,
+        work,
+        lambda done, of: progress(f"encoding {of:,} pictures once", done / of),
+        examples_drawn(options.schedule, len(data), options.seed),
+    )
     weights = components.digest_of(entry)
     adapter = None if options.lora is None else Adapter(student.denoiser, options.lora, options.seed)
     recipe = student.recipe(spans, latents, conditions, options.schedule, adapter)

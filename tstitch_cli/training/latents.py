@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,13 +30,19 @@ class Latents:
 
     moments: npt.NDArray[np.float16]
     """(N, 2, C, h, w), mean and deviation, or (N, 1, C, h, w); mapped from the file."""
+    places: torch.Tensor | None = None
+    """(M,) where the latent of each of the M pictures of a data set stands among the N; None where all stand in order.
+
+    Pictures without one must not be drawn.
+    """
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return len(self.moments) if self.places is None else len(self.places)
 
     def draw(self, indices: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """(B, C, h, w) float32: a latent of each of the pictures at `indices` (B,)."""
-        chosen = torch.from_numpy(self.moments[indices.numpy()]).float()
+        places = indices if self.places is None else self.places[indices]
+        chosen = torch.from_numpy(self.moments[places.numpy()]).float()
         if chosen.shape[1] == 1:
             return chosen[:, 0]
         return chosen[:, 0] + chosen[:, 1] * torch.randn(chosen[:, 0].shape, generator=draw)
@@ -48,21 +55,37 @@ def encoded(
     scale: tuple[float, float],
     path: Path,
     progress: Callable[[int, int], None],
+    some: torch.Tensor | None = None,
 ) -> Latents:
     """The latents of `data` at `size` pixels a side, from `path` where they were kept, else encoded and kept there.
 
-    `scale` is (shift, factor): latents are (z - shift) x factor. An encoding that was interrupted goes on.
+    `scale` is (shift, factor): latents are (z - shift) x factor. An encoding that was interrupted goes on. Where `some`
+    pictures (D,), ascending, are all that will be drawn, and no file has all of them, only those are encoded.
 
     Raises BadFileError where a picture cannot be read.
     """
     if path.exists():
         return Latents(np.load(path, mmap_mode="r"))
+    if some is not None and len(some) < len(data):
+        chosen = set(some.tolist())
+        places = torch.full((len(data),), len(data))
+        places[some] = torch.arange(len(some))
+
+        def read() -> Iterator[Image]:
+            last = int(some[-1])
+            return (each for i, each in enumerate(islice(data.read(), last + 1)) if i in chosen)
+
+        part = Dataset(tuple(data.captions[i] for i in some.tolist()), read, data.digest, data.words)
+        known_by = hashlib.sha256(some.numpy().tobytes()).hexdigest()[:16]
+        of_some = encoded(part, autoencoder, size, scale, path.with_name(f"{path.stem}-{known_by}.npy"), progress)
+        return Latents(of_some.moments, places)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, counted = path.with_suffix(".partial.npy"), path.with_suffix(".count")
     done = int(counted.read_text()) if counted.exists() and partial.exists() else 0
     moments = np.load(partial, mmap_mode="r+") if done else None
     pictures, kept = islice(data.read(), done, None), time.monotonic()
     channels = int(autoencoder.config.get("in_channels", 3))
+    progress(done, len(data))
     while done < len(data):
         batch = _tensor(list(islice(pictures, max(1, AT_ONCE_PIXELS // size**2))), size, channels)
         found = _encode(autoencoder, batch.to(autoencoder.device, autoencoder.dtype), scale).half().cpu().numpy()

@@ -119,8 +119,7 @@ def train(
 
     with _attention_for_short_sequences() if device == "cpu" else nullcontext():
         while done < plan.batches:
-            draw = torch.Generator().manual_seed((seed << 32) + done)
-            indices = torch.randint(recipe.examples, (plan.batch_size,), generator=draw)
+            indices, draw = _begun(plan, recipe.examples, seed, done)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(done)
             with torch.autocast(device, torch.bfloat16, enabled=fast):
@@ -149,6 +148,20 @@ def train(
         losses=losses,
     )
     return averaged.eval(), record
+
+
+def examples_drawn(schedule: Schedule, examples: int, seed: int) -> torch.Tensor:
+    """(D,) int64, ascending: which of `examples` the batches of `train` draw, each once."""
+    seen = torch.zeros(examples, dtype=torch.bool)
+    for batch in range(schedule.batches):
+        seen[_begun(schedule, examples, seed, batch)[0]] = True
+    return seen.nonzero()[:, 0]
+
+
+def _begun(schedule: Schedule, examples: int, seed: int, batch: int) -> tuple[torch.Tensor, torch.Generator]:
+    """The examples (B,) of a batch, and what draws all else that is random in it."""
+    draw = torch.Generator().manual_seed((seed << 32) + batch)
+    return torch.randint(examples, (schedule.batch_size,), generator=draw), draw
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@
 
 Under 3 hours on 2 cores; --quick takes fewer pictures and steps and is done in 10 minutes. What was drawn is kept in
 --work, so a run that was cut goes on where it was when the same command is given again. --only draws some of the parts
-and keeps the others of the page as they were.
+and keeps the others of the page as they were, if they were made at the same scale, in the same setting and here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks.common import LARGE, SMALL, machine, start
+from tests.benchmarks.common import LARGE, machine, start
 from tests.benchmarks.report import draw, early, fractions, page, precision, rivals, rows, trajectories
 from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import SEED, Load, Studio
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
-from tests.benchmarks.report.studies import FULL, QUICK, Scale
+from tests.benchmarks.report.studies import ALL, FULL, QUICK, Scale
 from tstitch_cli import files
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.denoisers import Family, load
@@ -51,9 +51,10 @@ Test = Callable[[], tuple[Described, torch.Tensor]]
 def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Figure]:
     """Makes the figures of `parts`, draws them, and writes report.json and README.md, a part at a time.
 
-    Figures of other parts that an earlier report has are kept. `facts` are the machine's and the command's.
+    Figures of other parts that an earlier report has are kept. `facts` are the machine's and the command's. Raises
+    UsageError, before anything is drawn, where those parts were made in another way.
     """
-    kept, stopwatch = _read(bench.out / "report.json"), bench.studio.stopwatch
+    kept, stopwatch = _kept(bench.out / "report.json", parts, facts), bench.studio.stopwatch
     for name in parts:
         stopwatch.start(name)
         kept[name] = PARTS[name](bench)
@@ -69,12 +70,42 @@ def build(bench: Bench, parts: Sequence[str], facts: dict[str, Any]) -> list[Fig
     return [figure for part in PARTS for figure in kept.get(part, [])]
 
 
-def _read(path: Path) -> dict[str, list[Figure]]:
-    """The parts of an earlier report, none where there is none."""
+def _kept(path: Path, parts: Sequence[str], facts: dict[str, Any]) -> dict[str, list[Figure]]:
+    """The parts of an earlier report, none where there is none.
+
+    What was made in another way does not stand under these `facts`: raises UsageError where that is more than `parts`,
+    which are drawn anew.
+    """
     if not path.is_file():
         return {}
     report = json.loads(path.read_text(encoding="utf-8"))
+    if apart := _apart(report, json.loads(json.dumps(facts))):
+        if others := [name for name in report["parts"] if name not in parts]:
+            raise UsageError(
+                f"{path}: the {' and '.join(apart)} of its parts {', '.join(others)} would be said to be this run's",
+                hint="give another --out, or leave out --only, so that all parts are drawn alike",
+            )
+        return {}
     return {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
+
+
+def _apart(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two runs differ that the page says of all its parts."""
+
+    def told(facts: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in facts["machine"]["fingerprint"].items() if name != "weights"}
+
+    def weights(facts: dict[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = facts["machine"]["fingerprint"].get("weights", {})
+        return found
+
+    same = {
+        "scale": then.get("scale") == now.get("scale"),
+        "setting": then["setting"] == now["setting"],
+        "machine": told(then) == told(now),
+        "weights": all(weights(now).get(name, digest) == digest for name, digest in weights(then).items()),
+    }
+    return [name for name, alike in same.items() if not alike]
 
 
 def _figure(told: dict[str, Any]) -> Figure:
@@ -170,11 +201,14 @@ def main() -> None:
         scale = replace(scale, pictures=given.pictures, rows_pictures=given.pictures)
     bench = bundled(scale, given.out, given.work, fashion_mnist.find(given.data), given.device, given.dtype)
     options = "".join((" --quick" * given.quick, f" --pictures {given.pictures}" if given.pictures else ""))
+    for name in ("device", "dtype"):
+        if (asked := getattr(given, name)) != parser.get_default(name):
+            options += f" --{name} {asked}"
     out = given.out.resolve()
     out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else Path(out.name)
     facts = {
         "command": f"python -m tests.benchmarks.report --out {out.as_posix()}{options}",
-        "machine": machine(bench.studio.load((SMALL, LARGE), bench.setting)),
+        "machine": machine(bench.studio.load(ALL, bench.setting)),
         "setting": f"{given.dtype} on {given.device}",
         "scale": asdict(scale),
     }

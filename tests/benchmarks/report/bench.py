@@ -15,6 +15,7 @@ from tstitch_cli import documents
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.clocks import clock_for
 from tstitch_cli.commands.edge import talk
+from tstitch_cli.measuring import fingerprint
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.quality.statistics import Described
 from tstitch_cli.schema import Profile, Setting
@@ -41,15 +42,18 @@ class Bench:
         return replace(self.setting, **changes)  # type: ignore[arg-type]
 
     def profile(self, names: tuple[str, ...], setting: Setting) -> Profile:
-        """Measured now, or read where an earlier run measured it."""
+        """Measured now, or read where an earlier run measured it in this setting, of these weights, on this machine."""
         path = self.studio.work / "profiles" / f"{'-'.join(names)}-{setting.scheduler}{setting.steps}.yaml"
-        if not path.exists():
-            talk.print(f"profiling {', '.join(names)}: {setting.words}", markup=False)
-            family = self.studio.load(names, setting)
-            size = setting.batch_size
-            batch = Batch(family.example_prompts(size), tuple(range(size)))
-            effort = Effort(tolerance=0.02, max_time_s=self.scale.profile_s)
-            documents.write_profile(measure(family, batch, clock_for(family.device), effort), path, overwrite=False)
+        family = self.studio.load(names, setting)
+        if path.exists():
+            known = documents.read_profile(path)
+            if known.setting == family.setting and known.fingerprint == fingerprint.take(family.device, family.weights):
+                return known
+        talk.print(f"profiling {', '.join(names)}: {setting.words}", markup=False)
+        size = setting.batch_size
+        batch = Batch(family.example_prompts(size), tuple(range(size)))
+        effort = Effort(tolerance=0.02, max_time_s=self.scale.profile_s)
+        documents.write_profile(measure(family, batch, clock_for(family.device), effort), path, overwrite=True)
         return documents.read_profile(path)
 
     def distances(self, study: Study) -> dict[Allocation, Floats]:

@@ -1,4 +1,4 @@
-"""The small model at an earlier checkpoint: the package's own training, cut to a share of its schedule.
+"""The small model trained for less: the package's own training, its schedule shortened, decay of the rate included.
 
 The same by hand: copy the bundled family's `vae` folder into a folder `early`, then
 

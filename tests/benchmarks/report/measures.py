@@ -58,6 +58,19 @@ def resampled(reference: Gaussian, rows: Sequence[Sequence[Sums]]) -> Floats:
 
 def rank_correlation(predicted: Sequence[float], distances: Floats) -> Measured:
     """Spearman's, of predicted losses (rows) with `resampled` distances; the 95 % interval is the bootstrap's."""
-    value, *again = (float(stats.spearmanr(predicted, each).statistic) for each in distances)
-    low, high = np.quantile(again, [0.025, 0.975])
-    return Measured(value, float(low), float(high))
+    return _bootstrapped(_ranks(predicted, distances))
+
+
+def correlation_lead(one: Sequence[float], other: Sequence[float], distances: Floats) -> Measured:
+    """By how much `one` ranks the rows better than `other`, both held against the same resampled distances."""
+    return _bootstrapped(_ranks(one, distances) - _ranks(other, distances))
+
+
+def _ranks(predicted: Sequence[float], distances: Floats) -> Floats:
+    """(1 + RESAMPLES,) Spearman's rank correlations."""
+    return np.array([float(stats.spearmanr(predicted, each).statistic) for each in distances])
+
+
+def _bootstrapped(found: Floats) -> Measured:
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    return Measured(float(found[0]), float(low), float(high))

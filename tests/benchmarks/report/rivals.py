@@ -96,7 +96,8 @@ def other_orders(bench: Bench) -> Figure:
         "orders",
         "Table 7: orders",
         f"Half of the steps by {SMALL}, half by {LARGE}; {bench.setting.words}; {bench.scale.pictures:,} pictures of "
-        "each row.",
+        "each row. Decreasing probability is one order, drawn once with a fixed seed: another draw may do better or "
+        "worse.",
         "",
         DISTANCE,
         (Line("half of the steps each", points, joined=False),),

@@ -10,11 +10,8 @@ from tests.benchmarks.common import LARGE, SMALL
 from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.figure import Figure, Verdict
 from tests.benchmarks.report.studies import ALL
-from tstitch_cli.analyze import Analysis, analyze
+from tstitch_cli.analyze import ALIKE, Analysis, analyze
 from tstitch_cli.plotting.analysis_plots import frequencies_png, similarity_png
-
-ALIKE = 0.99
-"""A cosine similarity that counts as the same prediction."""
 
 
 def figures(bench: Bench) -> list[Figure]:

@@ -1,0 +1,64 @@
+"""What a plan's choice was not held against because nobody profiled it, and the command that does."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tstitch_cli.errors import UsageError
+from tstitch_cli.savings import accelerations
+from tstitch_cli.schema import Plan, Setting
+from tstitch_cli.zoo.registry import Zoo
+
+
+def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
+    """The caches that work on all denoisers of `plan` in its setting and that none of the `profiled` settings has.
+
+    None where the setting has an acceleration already, or the zoo does not know one of the denoisers.
+    """
+    setting, zoo = plan.setting, Zoo.load().entries
+    entries = [zoo[d.name] for d in plan.denoisers if d.name in zoo and zoo[d.name].source == d.source]
+    if setting.accelerate or len(entries) < len(plan.denoisers):
+        return ()
+    tried = {
+        name
+        for each in profiled
+        if (each.steps, each.scheduler) == (setting.steps, setting.scheduler)
+        for name in accelerations.names(each)
+    }
+    found = []
+    for name, each in accelerations.ACCELERATIONS.items():
+        if each.cache and name not in tried:
+            try:
+                accelerations.check(entries, replace(setting, accelerate=accelerations.parse(name)))
+            except UsageError:
+                continue
+            found.append(name)
+    return tuple(found)
+
+
+def command(plan: Plan, *, steps: Sequence[int] = (), accelerate: Sequence[str] = ()) -> str:
+    """The `tstitch profile` that measures the plan's setting together with other numbers of steps or caches."""
+    of = plan.setting
+    options: dict[str, object] = {
+        "--steps": ",".join(map(str, sorted({of.steps, *steps}))),
+        "--scheduler": of.scheduler,
+        "--guidance": f"{of.guidance:g}",
+        "--batch-size": of.batch_size,
+        "--size": of.size or None,
+        "--dtype": of.dtype,
+        "--device": of.device,
+        "--strength": of.strength,
+        "--control": of.control,
+        "--frames": of.frames,
+        "--embeddings": of.embeddings,
+    }
+    flags = {"--inpaint": of.inpaint, "--compile": of.compiled, "--offload": of.offload}
+    words = [word for option, value in options.items() if value is not None for word in (option, str(value))]
+    words += [flag for flag, given in flags.items() if given]
+    mine = ",".join(of.accelerate)
+    for each in [mine or "none", *accelerate] if accelerate or mine else []:
+        words += ["--accelerate", each]
+    # The setting's own profile is there already, and is measured anew so that all share one reference.
+    return shlex.join(["tstitch", "profile", *(denoiser.name for denoiser in plan.denoisers), *words, "--overwrite"])
