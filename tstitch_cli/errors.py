@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -65,3 +66,15 @@ class PartialError(TstitchError):
     """Something went wrong after a part was finished, which stays."""
 
     status = ExitStatus.PARTIAL
+
+
+def of_the_machine(error: Exception) -> TstitchError | None:
+    """What to tell of a failure that is the machine's and not ours: its memory or its disks; None for any other."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return DeviceError("this machine ran out of memory", hint="ask for less at a time, or end other programs")
+    if isinstance(error, OSError) and error.errno is not None:
+        return BadFileError(
+            f"{error.filename or 'the output'}: {error.strerror or error}",
+            hint="free some space, or mend the folder's rights, and run the same command again",
+        )
+    return None

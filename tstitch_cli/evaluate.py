@@ -15,6 +15,7 @@ from pathlib import Path
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import StaleError, UsageError
+from tstitch_cli.jobs.shards import WHOLE, Shard
 from tstitch_cli.quality import statistics
 from tstitch_cli.quality.drawing import Drawing, Keeper, Progress, Scorer
 from tstitch_cli.quality.features import Extractor
@@ -72,6 +73,7 @@ def evaluate(
     scorer: Scorer | None = None,
     metrics: Sequence[str] | None = None,
     keeper: Keeper | None = None,
+    shard: Shard = WHOLE,
     progress: Progress = lambda doing, share: None,
 ) -> Evaluated:
     """Measures the pictures `first` ... `first + count - 1` of `seed` as each of `allocations` (by name) draws them.
@@ -80,6 +82,9 @@ def evaluate(
     `batch_size` is what is drawn at once, see `batch_size_for`. Without an `extractor` there are no features, without
     a `reference` nothing is compared; `scorer` gives the CLIP score. `metrics` are all that can be measured unless
     given. What was found out is kept in the folder `work`, for the same again and for more of the same.
+
+    Of several shards each draws its share of the batches and measures nothing; the whole, given afterwards with the
+    same `work`, finds all of it there.
 
     Raises:
         UsageError: a metric cannot be measured with what is given, there are too few pictures, or what
@@ -106,7 +111,7 @@ def evaluate(
     drawing = Drawing(
         family=family,
         turns={name: per_evaluation(allocation, counts) for name, allocation in allocations.items()},
-        batches=_batches(prompts, seed, first, count, batch_size or batch_size_for(family)),
+        batches=shard.take(_batches(prompts, seed, first, count, batch_size or batch_size_for(family))),
         extractor=extractor,
         scorer=scorer if "clip" in wanted else None,
         records=Records(work),
@@ -114,11 +119,14 @@ def evaluate(
         progress=progress,
     )
     made, saved, drawn = drawing.draw()
-    described, measured = _AsAsked(drawing), {}
+    evaluation = evaluation_of(extractor, reference, prompts, seed=seed, count=count, first=first)
+    described = _AsAsked(drawing)
+    measured: dict[str, dict[str, Measured]] = {}
+    if shard.of > 1:
+        return Evaluated(measured, evaluation, made, saved, drawn, described)
     for number, name in enumerate(allocations):
         progress(f"measuring {name}", number / len(allocations))
         measured[name] = _measure(described[name], reference, wanted)
-    evaluation = evaluation_of(extractor, reference, prompts, seed=seed, count=count, first=first)
     return Evaluated(measured, evaluation, made, saved, drawn, described)
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tstitch_cli.errors import BadFileError
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems without hard links answer."""
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+"""What file systems answer that cannot sync a file or a folder."""
+_AT_ONCE = 16
+"""Files that are synced at the same time."""
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -32,8 +38,11 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise unwritable(path, error) from error
 
 
-def write(path: Path, content: bytes, *, overwrite: bool) -> None:
+def write(path: Path, content: bytes, *, overwrite: bool, synced: bool = False) -> None:
     """Writes `content` to a temporary file beside `path` and moves it there; parent folders are made.
+
+    With `synced` it is on the disk before it is at `path`, so that after a power loss there is no empty file there;
+    that it is there at all then takes `sync` of the folder.
 
     Of several processes that write one file at the same moment without `overwrite`, one succeeds.
 
@@ -47,6 +56,9 @@ def write(path: Path, content: bytes, *, overwrite: bool) -> None:
         try:
             with temporary.open("xb") as file:  # which goes through no link that somebody laid there
                 file.write(content)
+                if synced:
+                    file.flush()
+                    os.fsync(file.fileno())
             if overwrite:
                 os.replace(temporary, path)
             else:
@@ -58,6 +70,32 @@ def write(path: Path, content: bytes, *, overwrite: bool) -> None:
         raise unwritable(path, error) from error
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
+
+
+def sync(paths: Sequence[Path], folder: Path) -> None:
+    """Has on the disk what is in the files `paths`, and which files are in `folder`; raises OSError.
+
+    All at once, for a file system that has to sync several needs hardly longer than for one.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_sync, paths))
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Syncs a file or folder where the system can."""
+    # Windows opens no folders, what may be written may not always be read, and some file systems sync no folders.
+    with suppress(PermissionError):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+        finally:
+            os.close(opened)
 
 
 def written_halfway(name: str) -> str | None:

@@ -43,7 +43,12 @@ def save_picture(path: Path, image: Image.Image, made: Provenance, *, overwrite:
 
 def save_sheet(path: Path, sheet: Image.Image, *, overwrite: bool) -> None:
     """Writes a contact sheet as PNG; raises as `save_picture` does."""
-    write_png(path, _png(sheet, {}), overwrite=overwrite)
+    write_png(path, sheet_png(sheet), overwrite=overwrite)
+
+
+def sheet_png(sheet: Image.Image) -> bytes:
+    """A contact sheet as PNG; the same sheet gives the same bytes."""
+    return _png(sheet, {})
 
 
 def contact_sheet(
@@ -59,7 +64,7 @@ def contact_sheet(
     enlarged by a whole factor without smoothing, those over LARGEST are shrunk. Rows may differ in length, and lists
     of labels may be empty.
     """
-    cells = [[_fitted(image) for image in row] for row in rows]
+    cells = [[fitted(image) for image in row] for row in rows]
     under = [list(_under(cell_labels, r, len(row))) for r, row in enumerate(cells)]
     columns = max((len(row) for row in cells), default=0)
     widest = max((cell.width for row in cells for cell in row), default=SMALLEST)
@@ -116,8 +121,8 @@ def _png(image: Image.Image, texts: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def _fitted(image: Image.Image) -> Image.Image:
-    """`image` in RGB at a size to look at."""
+def fitted(image: Image.Image) -> Image.Image:
+    """`image` in RGB at a size to look at, as `contact_sheet` shows it."""
     image = image.convert("RGB")
     longest = max(image.size)
     if longest < SMALLEST:

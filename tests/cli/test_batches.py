@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -111,8 +113,33 @@ def test_another_job_in_the_folder_is_refused_by_what_differs(other: tuple[str, 
     assert contents(Path("whole")) == before
     assert tstitch(*other, "--overwrite", out="whole").exit_code == 0
     assert tstitch(*other, out="new").exit_code == 0
-    new = contents(Path("new"))
-    assert {name: content for name, content in contents(Path("whole")).items() if name in new} == new
+    assert contents(Path("whole")) == contents(Path("new"))
+
+
+def test_a_job_that_is_given_up_takes_its_pictures_along_and_nothing_else() -> None:
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    assert tstitch(*JOB, "--shard", "2/2").exit_code == 0
+    mine = {"mine.txt": b"mine", "000100.png": b"mine"}
+    for name, content in mine.items():
+        Path("out", name).write_bytes(content)
+    Path("outside.png").write_bytes(b"precious")
+    with Path("out/manifest-1-of-2.jsonl").open("a") as file:
+        for listed in ("../outside.png", str(Path("outside.png").absolute()), "mine.txt", 7):
+            file.write(json.dumps({"file": listed, "index": 0, "sha256": "0" * 64}) + "\n")
+        file.write("no JSON\n[]\n")
+    Path("out/000007.png").unlink()
+    Path("out/000007.png").symlink_to("../outside.png")
+    result = tstitch("--prompt", "coat", "--count", "2", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert tstitch("--prompt", "coat", "--count", "2", out="new").exit_code == 0
+    assert contents(Path("out")) == mine | contents(Path("new"))
+    assert Path("outside.png").read_bytes() == b"precious"
+
+
+def test_the_contact_sheet_of_a_job_that_is_given_up_goes_too() -> None:
+    assert tstitch(*JOB, "--grid").exit_code == 0
+    assert tstitch("--prompt", "coat", "--overwrite").exit_code == 0
+    assert sorted(contents(Path("out"))) == ["000000.png", "manifest.jsonl"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "another picture", "a link"])
@@ -146,7 +173,7 @@ def test_of_a_batch_with_a_missing_picture_the_others_are_left() -> None:
     assert Path("whole/000002.png").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("manifest", [b"", b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])
+@pytest.mark.parametrize("manifest", [b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])
 def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
     Path("out").mkdir()
     Path("out/manifest.jsonl").write_bytes(manifest)
@@ -177,6 +204,43 @@ def test_what_a_killed_process_left_is_mended() -> None:
         Path("whole", left).write_bytes(before["000007.png"][:50] if left.endswith("tmp") else b"")
     assert tstitch(*JOB, out="whole").exit_code == 0
     assert contents(Path("whole")) == before
+
+
+def test_files_that_a_power_loss_left_empty_are_as_good_as_missing() -> None:
+    before = whole()
+    for names in (["000003.png"], ["000003.png", "manifest.jsonl"]):
+        for name in [*before] if "manifest.jsonl" in names else names:
+            Path("whole", name).write_bytes(b"")
+        for more in (("--dry-run",), ()):
+            result = tstitch(*JOB, *more, out="whole")
+            assert result.exit_code == 0, result.output
+        assert contents(Path("whole")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds out by /proc what is synced")
+def test_pictures_are_on_the_disk_before_their_lines_and_those_before_the_next_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the disk was told to keep, in its order: a power loss keeps some beginning of it."""
+    kept, syncing, replacing = list[str](), os.fsync, os.replace
+
+    def synced(number: int) -> None:
+        syncing(number)
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        kept.append("new manifest" if path.suffix == ".tmp" else path.name)
+
+    def moved(source: Path, target: Path) -> None:
+        replacing(source, target)
+        kept.append(f"at {Path(target).name}")
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr("os.replace", moved)
+    assert tstitch("--prompt", "bag", "--count", "3").exit_code == 0
+    begun = kept.index("at 000000.png")
+    assert kept[:begun] == ["new manifest", "at manifest.jsonl", "out", Path.cwd().name]
+    assert kept[begun : begun + 2] == ["at 000000.png", "at 000001.png"]
+    assert sorted(kept[begun + 2 : begun + 4]) == ["000000.png", "000001.png"]
+    assert kept[begun + 4 :] == ["out", "manifest.jsonl", "at 000002.png", "000002.png", "out", "manifest.jsonl"]
 
 
 def test_pictures_that_nobody_knows_are_not_replaced() -> None:
@@ -215,6 +279,49 @@ def test_the_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert contents(Path("out")) == expected
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "so_far"),
+    [
+        ("tstitch_cli.sample.entries_of", "interrupted"),
+        ("tstitch_cli.sample.load", "interrupted: 0 of 8 pictures are finished"),
+    ],
+)
+def test_ctrl_c_before_anything_is_drawn_stops_at_once_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, by: signal.Signals, where: str, so_far: str
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def asked(*given: Any, **named: Any) -> None:
+        os.kill(os.getpid(), by)
+        raise AssertionError("it went on")
+
+    expected = whole()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, asked)
+        result = tstitch(*JOB)
+    assert result.exit_code == ExitStatus.INTERRUPTED
+    assert f"{so_far}; go on with tstitch sample --as 'it was typed'" in said(result)
+    assert not Path("out").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert tstitch(*JOB).exit_code == 0
+    assert contents(Path("out")) == expected
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_what_the_machine_cannot_after_pictures_were_finished(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("tstitch_cli.sample.draw_each", at_batch(2, fail))
+    result = tstitch(*JOB)
+    assert result.exit_code == ExitStatus.PARTIAL
+    assert "2 of 8 pictures are finished" in said(result)
+    assert "then go on with: tstitch sample --as 'it was typed'" in said(result)
+
+
 @pytest.mark.parametrize(("batch", "status"), [(1, ExitStatus.DEVICE), (3, ExitStatus.PARTIAL)])
 def test_out_of_memory_at_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int, status: ExitStatus) -> None:
     def fail() -> None:
@@ -251,6 +358,17 @@ def test_a_full_disk_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [name for name in contents(Path("out")) if name.endswith(".tmp")]
     assert tstitch(*JOB).exit_code == 0
     assert contents(Path("out")) == expected
+
+
+@pytest.mark.parametrize(("batches", "calls"), [(12, 10), (4, 4)])
+def test_that_a_machine_is_faster_or_slower_is_told_once_and_by_the_tenth_call(batches: int, calls: int) -> None:
+    told = said(tstitch("--prompt", "bag", "--count", str(2 * batches)))
+    warning = f"the first {calls} calls took"
+    assert told.count("calls took") == 1
+    paths = [told.index(f"out/{index:06d}.png") for index in range(2 * batches)]
+    earlier = 2 * (calls - 1)
+    assert paths[earlier - 1] < told.index(warning)
+    assert not paths[2 * calls :] or told.index(warning) < paths[2 * calls]
 
 
 def test_a_folder_that_is_taken_away_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +425,25 @@ def test_a_shard_has_no_sheet(more: tuple[str, ...]) -> None:
     assert tstitch("--prompt", "bag", "--shard", "1/2", *more).exit_code == ExitStatus.USAGE
 
 
+@pytest.mark.parametrize("sheet", ["--grid", "--sweep"])
+def test_a_sheet_under_a_launcher_is_refused_by_the_variables_that_it_set(
+    monkeypatch: pytest.MonkeyPatch, sheet: str
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = tstitch("--prompt", "bag", sheet)
+    assert refused.exit_code == ExitStatus.USAGE
+    assert "RANK and WORLD_SIZE make this process number 2 of 2" in said(refused)
+    assert "--shard" not in said(refused)
+
+
+def test_a_share_without_pictures_says_so() -> None:
+    result = tstitch("--prompt", "bag", "--shard", "9/9")
+    assert result.exit_code == 0
+    assert "share 9/9 has no pictures" in said(result)
+    assert "complete" not in said(result)
+
+
 def test_a_launcher_that_says_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -318,6 +455,42 @@ def test_a_sheet_of_pictures_that_were_there() -> None:
     assert tstitch(*JOB).exit_code == 0
     assert tstitch(*JOB, "--grid").exit_code == 0
     assert contents(Path("out")) == contents(Path("whole"))
+
+
+def test_a_sheet_of_other_pictures_is_not_taken_for_the_jobs() -> None:
+    assert tstitch("--prompt", "coat", "--count", "8", "--grid", out="other").exit_code == 0
+    assert tstitch(*JOB).exit_code == 0
+    stale, right = Path("other/grid.png").read_bytes(), Path("out/grid.png")
+    right.write_bytes(stale)
+    refused = tstitch(*JOB, "--grid")
+    assert refused.exit_code == ExitStatus.PARTIAL
+    assert "out/grid.png: exists already, and is not the contact sheet of these pictures; 8 of 8" in said(refused)
+    assert right.read_bytes() == stale
+    assert tstitch(*JOB, "--grid", "--overwrite").exit_code == 0
+    assert tstitch(*JOB, "--grid", out="whole").exit_code == 0
+    assert contents(Path("out")) == contents(Path("whole"))
+
+
+def test_a_sheet_opens_its_pictures_one_by_one_and_wraps_its_rows() -> None:
+    given = ("--prompt", "bag", "--prompt", "coat", "--count", "40")
+    assert tstitch(*given).exit_code == 0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, before[1]))
+    try:
+        result = tstitch(*given, "--grid")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.exit_code == 0, result.output
+    with Image.open("out/grid.png") as sheet:
+        assert 16 * 96 < sheet.width < 18 * 96 + 200
+        assert 6 * 96 < sheet.height < 7 * 110
+
+
+def test_a_sheet_of_too_many_pictures_is_refused_before_they_are_drawn() -> None:
+    refused = tstitch("--prompt", "bag", "--count", "501", "--grid")
+    assert refused.exit_code == ExitStatus.USAGE
+    assert "contact sheet of 501 pictures" in said(refused)
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

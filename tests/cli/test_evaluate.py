@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -171,6 +173,67 @@ def test_interrupted_it_says_how_to_go_on(plan: Plan, monkeypatch: pytest.Monkey
     assert result.exit_code == 130
     assert "kept in work" in result.stderr
     assert "tstitch evaluate --plan 'my plan.yaml'" in result.stderr
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_ctrl_c_finishes_the_batch(
+    plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals
+) -> None:
+    from tstitch_cli.quality.drawing import Drawing
+
+    running, begun = Drawing._run, list[str]()
+    given = ("--count", "40", "--batch-size", "20", "--rows", "0,1", "--metrics", "accuracy")
+
+    def asked(self: Drawing, batch: Any, name: str, prefixes: Any) -> Any:
+        begun.append(name)
+        os.kill(os.getpid(), by)
+        return running(self, batch, name, prefixes)
+
+    monkeypatch.setattr(sys, "argv", ["tstitch", "evaluate", "--plan", "my plan.yaml"])
+    untouched = (here / "plan.yaml").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "_run", asked)
+        result = evaluate(*given)
+    assert result.exit_code == 130
+    assert "stopping when this batch is finished" in result.stderr
+    assert "tstitch evaluate --plan 'my plan.yaml'" in result.stderr
+    assert len(begun) == 1
+    assert len(list((here / "work").glob("*.npz"))) == 1
+    assert (here / "plan.yaml").read_bytes() == untouched
+    assert "60 pictures drawn" in evaluate(*given).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("seed", '{"prompt": "3", "seed": 5}'),
+        ("negative_prompt", '{"prompt": "3", "negative_prompt": ""}'),
+        ("count", '{"prompt": "3", "count": 2}'),
+    ],
+)
+def test_prompts_with_values_of_their_own_are_refused(plan: Plan, here: Path, name: str, line: str) -> None:
+    (here / "prompts.jsonl").write_text(f'{{"prompt": "1"}}\n{line}\n')
+    refused = evaluate(*COUNT, "--prompts-file", "prompts.jsonl")
+    assert refused.exit_code == 2
+    assert f"gives prompts a {name} of their own" in refused.stderr
+
+
+def test_shares_draw_what_the_whole_then_measures(plan: Plan, here: Path) -> None:
+    given = ("--count", "30", "--batch-size", "10", "--rows", "0,1", "--metrics", "accuracy")
+    assert evaluate(*given, "--work", "alone").exit_code == 0
+    whole = documents.read_plan(here / "plan.yaml")
+    documents.write_plan(plan, here / "plan.yaml", overwrite=True)
+    for number, drawn in ((1, 40), (2, 20)):
+        share = evaluate(*given, "--shard", f"{number}/2")
+        assert share.exit_code == 0, share.output
+        assert f"share {number}/2: {drawn} pictures drawn" in share.stderr
+        assert share.stdout == ""
+    assert documents.read_plan(here / "plan.yaml") == plan
+    last = evaluate(*given)
+    assert last.exit_code == 0
+    assert "pictures drawn" not in last.stderr
+    assert documents.read_plan(here / "plan.yaml") == whole
+    assert evaluate(*given, "--shard", "3/2").exit_code == 2
 
 
 def test_a_plan_that_changed_meanwhile_is_not_written_over(

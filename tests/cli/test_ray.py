@@ -76,6 +76,42 @@ def test_workers_that_are_killed_are_replaced_and_the_folder_is_that_of_one_proc
     assert contents(out) == contents(Path("alone"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Ray's workers by /proc")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_what_workers_have_and_one_process_goes_on(by: signal.Signals) -> None:
+    pytest.importorskip("ray")
+    mark, out = f"TSTITCH_TEST_{uuid.uuid4().hex}", Path("out")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", mark: "1"}
+    tstitch = [sys.executable, "-m", "tstitch_cli.app"]
+    on_ray = [*tstitch, *command(Path("plan.yaml"), out, *JOB, "--engine", "ray", "--workers", "2")]
+    with Path("said.txt").open("w") as said:
+        run = subprocess.Popen(on_ray, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
+        try:
+            while run.poll() is None and len(list(out.glob("*.png"))) < 2:
+                time.sleep(0.02)
+            # A terminal sends Ctrl-C to all of its processes, a scheduler SIGTERM to the one that it started.
+            if by == signal.SIGINT:
+                os.killpg(run.pid, by)
+            else:
+                run.send_signal(by)
+            run.wait(timeout=120)
+        finally:
+            run.kill()
+    text = Path("said.txt").read_text()
+    assert run.returncode == ExitStatus.INTERRUPTED, text
+    finished = len(list(out.glob("*.png")))
+    assert f"interrupted: {finished} of 60 pictures are finished; go on with" in text
+    assert "--engine ray" in text
+    assert "Traceback" not in text
+    assert workers(mark) == []
+    assert 2 <= finished < 60
+    for folder in (out, Path("alone")):
+        alone = [*tstitch, *command(Path("plan.yaml"), folder, *JOB)]
+        subprocess.run(alone, env=environment, capture_output=True, check=True)
+    assert contents(out) == contents(Path("alone"))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -10,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tstitch_cli.errors import DeviceError, StaleError, TstitchError
+from tstitch_cli.commands.stopping import finishing_first
+from tstitch_cli.errors import DeviceError, ExitStatus, StaleError, TstitchError
+from tstitch_cli.jobs import ray_engine
 from tstitch_cli.jobs.ray_engine import AHEAD, MOST_LOST, _Pool
 from tstitch_cli.jobs.request import Picture, Pictures
 from tstitch_cli.sample import Identity
@@ -172,3 +176,62 @@ def test_what_a_worker_cannot_do_is_told_as_it_is(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TstitchError, match="out of memory") as caught:
         drawn(made)
     assert caught.value.hint == "less"
+
+
+def asks(at: str) -> Callable[..., Any]:
+    """Workers that do well, and a Ctrl-C when one of them is to do `at` for the first time."""
+    asked = False
+
+    def answers(worker: Worker, method: str, given: Any = None) -> Any:
+        nonlocal asked
+        if method == at and not asked:
+            asked = True
+            os.kill(os.getpid(), signal.SIGINT)
+        return well(worker, method, given)
+
+    return answers
+
+
+def test_ctrl_c_while_no_worker_has_loaded_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _, _ = pool(monkeypatch, asks("load"))
+    made.identify()
+    made.load(BATCHES[0])
+    with finishing_first() as stopping, pytest.raises(KeyboardInterrupt):
+        list(made.draw(stopping.until_asked(BATCHES)))
+    assert made.drawing == 0
+
+
+def test_ctrl_c_while_workers_draw_waits_for_what_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _, _ = pool(monkeypatch, asks("draw"))
+    made.identify()
+    made.load(BATCHES[0])
+    with finishing_first() as stopping:
+        finished: list[Any] = list(made.draw(stopping.until_asked(BATCHES)))
+    assert stopping.asked
+    assert 1 <= len(finished) <= 3 * AHEAD
+    assert sorted(finished, key=BATCHES.index) == list(BATCHES[: len(finished)])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), ExitStatus.DEVICE),
+        (OSError(28, "No space left on device", "/cache/x"), ExitStatus.BAD_FILE),
+        (DeviceError("no GPU"), ExitStatus.DEVICE),
+    ],
+)
+def test_what_a_workers_machine_cannot_is_returned_and_not_wrapped(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: ExitStatus
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tstitch_cli.sample.identify", fail)
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    worker = ray_engine.Worker(SimpleNamespace(folder=".", threads=1, plan=None, order=None, allow_stale=True))  # type: ignore[arg-type]
+    found = worker.identify()
+    assert isinstance(found, TstitchError)
+    assert found.status == status
+    error = KeyError("a bug")
+    with pytest.raises(KeyError):
+        worker.identify()

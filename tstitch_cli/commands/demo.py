@@ -29,7 +29,7 @@ def demo(
     """
     from dataclasses import replace
 
-    from tstitch_cli.commands.drawing import SHEET, SWEEP, draw_plan
+    from tstitch_cli.commands.drawing import SWEEP, draw_plan
     from tstitch_cli.commands.plan import show as show_plan
     from tstitch_cli.commands.profile import measure_and_save, smallest_first
     from tstitch_cli.commands.sweeping import draw_sweep
@@ -37,7 +37,7 @@ def demo(
     from tstitch_cli.files import refuse_existing
     from tstitch_cli.jobs.manifest import path_of
     from tstitch_cli.jobs.prompts import Prompt
-    from tstitch_cli.jobs.request import Request, paths_of
+    from tstitch_cli.jobs.request import SHEET, Request, paths_of
     from tstitch_cli.plan import make_plan
     from tstitch_cli.planning.orders import SMALL_TO_LARGE
     from tstitch_cli.planning.refined_row import with_refined

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice, takewhile
 from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -15,10 +14,11 @@ import typer
 
 from tstitch_cli.commands.edge import out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.commands.stopping import finishing_first, typed
-from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError
+from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
+from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError, of_the_machine
+from tstitch_cli.jobs import sheet
 from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
-from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.jobs.request import SHEET, Pictures, Request
 from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tstitch_cli.sample import Drawn, Identity, Order
     from tstitch_cli.zoo.entry import Entry
 
-SHEET, SWEEP = "grid.png", "sweep.png"
+SWEEP = "sweep.png"
 
 Drawing = Callable[["Iterable[Pictures]"], "Iterator[Drawn]"]
 """Draws batches and writes nothing."""
@@ -73,21 +73,25 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
     Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
     Ctrl-C.
     """
-    from tstitch_cli.sample import job
+    with _going_on(), finishing_first() as stopping:
+        from tstitch_cli.sample import job
 
-    entries = refuse(plan, row, request, allow_stale=allow_stale)
-    times: list[float] = []
-    with steps_bar() as bar:
-        bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
-        order = order_of(plan, row, request, entries)
-        identity = engine.identify(plan, order, allow_stale=allow_stale)
-        with claimed(job(order.work, request, identity), request, bar) as manifest:
-            before, missing = manifest.finished, manifest.missing
-            if missing:
-                with engine.ready(order, missing[0], bar) as drawing:
-                    times = _draw(drawing, manifest, plan.setting.batch_size, bar)
-            if request.grid:
-                _contact_sheet(request, plan.setting.frames)
+        entries = refuse(plan, row, request, allow_stale=allow_stale)
+        times: list[float] = []
+        with steps_bar() as bar:
+            bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
+            order = order_of(plan, row, request, entries)
+            identity = engine.identify(plan, order, allow_stale=allow_stale)
+            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(manifest):
+                before, missing = manifest.finished, manifest.missing
+                if missing:
+                    with engine.ready(order, missing[0], bar) as drawing:
+                        times = _draw(drawing, manifest, plan, row, bar, stopping)
+                if request.grid and (path := sheet.save(request, plan.setting.frames)) is not None:
+                    out.print(str(path), markup=False)
+    if not manifest.pictures:
+        talk.print(f"share {request.shard} has no pictures: there are fewer batches than shares")
+        return
     if not missing:
         talk.print(f"complete: {before} pictures are in {request.folder} as they were drawn", markup=False)
         return
@@ -106,6 +110,8 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
     refuse_untellable(text for each in request.pictures for text in (each.prompt, each.negative_prompt or ""))
     if request.grid and request.shard.of > 1:
         raise UsageError("a shard has no contact sheet of all pictures", hint="leave --grid out of sharded runs")
+    if request.grid:
+        sheet.refuse_many(request)
     # Before the folder is looked at: a plan that cannot be drawn fits into none.
     if not allow_stale:
         refuse_random(plan.fingerprint, "the plan")
@@ -157,68 +163,51 @@ def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]
     return family, clock
 
 
-def _draw(drawing: Drawing, manifest: Manifest, full: int, bar: Progress) -> list[float]:
-    """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of `full` pictures."""
-    times, finished, missing = [], manifest.finished, manifest.missing
+def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progress, stopping: Stopping) -> list[float]:
+    """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of a full batch."""
+    times: list[float] = []
+    finished, missing = manifest.finished, manifest.missing
     doing = f"drawing {manifest.pictures}"
     bar(doing, finished / manifest.pictures)
-    with _going_on(manifest), finishing_first() as stopped:
-        for drawn in drawing(takewhile(lambda _: not stopped(), missing)):
-            began = perf_counter()
-            paths = manifest.record(drawn.files)
-            if drawn.pictures == full:
-                times.append(drawn.actual_s + perf_counter() - began)
-            finished += drawn.pictures
-            bar(doing, min(finished / manifest.pictures, 1.0))
-            for path in paths:
-                out.print(str(path), markup=False)
-        if stopped() and manifest.missing:
-            raise KeyboardInterrupt
+    for drawn in drawing(stopping.until_asked(missing)):
+        began = perf_counter()
+        paths = manifest.record(drawn.files)
+        if drawn.pictures == plan.setting.batch_size:
+            times.append(drawn.actual_s + perf_counter() - began)
+            if len(times) == drift.FIRST:  # a long job's rest need not be waited for to be told
+                _warn_of_drift(row, times)
+        finished += drawn.pictures
+        bar(doing, min(finished / manifest.pictures, 1.0))
+        for path in paths:
+            out.print(str(path), markup=False)
+    if stopping.asked and manifest.missing:
+        raise KeyboardInterrupt
     return times
 
 
 @contextmanager
-def _going_on(manifest: Manifest) -> Iterator[None]:
-    """Tells how to go on with a job that was not finished.
+def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
+    """Tells how to go on with a job that was not finished; without its manifest, with one that was not begun.
 
     Turns a failure into PartialError where pictures were finished, and Ctrl-C into ExitStatus.INTERRUPTED.
     """
     try:
         yield
     except KeyboardInterrupt:
-        talk.print(f"[yellow]interrupted[/]: {_finished(manifest)}; go on with")
+        so_far = f": {_finished(manifest)}" if manifest is not None else ""
+        talk.print(f"[yellow]interrupted[/]{so_far}; go on with")
         talk.print(f"  {typed()}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
-    except TstitchError as error:
-        if not manifest.finished:
+    except Exception as error:
+        told = error if isinstance(error, TstitchError) else of_the_machine(error)
+        if told is None or manifest is None or not manifest.finished:
             raise
-        mended = f"{error.hint}; then go on with" if error.hint else "go on with"
-        raise PartialError(f"{error.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
+        mended = f"{told.hint}; then go on with" if told.hint else "go on with"
+        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
 
 
 def _finished(manifest: Manifest) -> str:
     return f"{manifest.finished} of {manifest.pictures} pictures are finished"
-
-
-def _contact_sheet(request: Request, frames: int | None) -> None:
-    """Writes the sheet of a finished job, a row for each prompt, unless it is there from an earlier run of the job."""
-    from PIL import Image
-
-    from tstitch_cli.images import contact_sheet, save_sheet
-
-    path = request.folder / SHEET
-    if path.exists() and not request.overwrite:
-        return
-    rows: list[list[Image.Image]] = []
-    pictures = iter(request.pictures)
-    for prompt in request.prompts:
-        some = islice(pictures, request.count if prompt.count is None else prompt.count)
-        rows.append([Image.open(request.folder / names_of(picture.index, frames)[0]) for picture in some])
-    labels = [""] * max(map(len, rows))
-    save_sheet(
-        path, contact_sheet(rows, [prompt.text for prompt in request.prompts], labels), overwrite=request.overwrite
-    )
-    out.print(str(path), markup=False)
 
 
 def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
@@ -237,6 +226,11 @@ def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
     if missed:
         worst = max(missed) - plan.budget.seconds
         talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    if len(times) < drift.FIRST:
+        _warn_of_drift(row, times)
+
+
+def _warn_of_drift(row: Row, times: list[float]) -> None:
     if drifted := drift.warning(row.time_s, times):
         talk.print(f"[yellow]{drifted}[/]")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from tstitch_cli.commands.terminal import SafeConsole
-from tstitch_cli.errors import BadFileError, DeviceError, ExitStatus, TstitchError
+from tstitch_cli.errors import ExitStatus, TstitchError, of_the_machine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,18 +53,6 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
-
-
-def of_the_machine(error: Exception) -> TstitchError | None:
-    """What to tell of a failure that is the machine's and not ours: its memory or its disks; None for any other."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return DeviceError("this machine ran out of memory", hint="ask for less at a time, or end other programs")
-    if isinstance(error, OSError) and error.errno is not None:
-        return BadFileError(
-            f"{error.filename or 'the output'}: {error.strerror or error}",
-            hint="free some space, or mend the folder's rights, and run the same command again",
-        )
-    return None
 
 
 def tell(error: TstitchError) -> None:

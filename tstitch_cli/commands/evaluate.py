@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +12,14 @@ import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.errors import StaleError, UsageError
+from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
+from tstitch_cli.errors import ExitStatus, StaleError, UsageError
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import MAX_SEED, Evaluation, Plan
 
 if TYPE_CHECKING:
     from tstitch_cli.evaluate import Evaluated
+    from tstitch_cli.jobs.shards import Shard
     from tstitch_cli.quality.clip_score import ClipScore
     from tstitch_cli.quality.features import Extractor
     from tstitch_cli.quality.references import Reference
@@ -57,6 +59,9 @@ def evaluate(
     work: Annotated[
         Path | None, typer.Option(help="Folder for what is found out; a cache of the user's by default.")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only draw and describe share I of N of the batches into --work.")
+    ] = None,
     remeasure: Annotated[
         bool, typer.Option("--remeasure", help="Drop what was measured in another way than this one.")
     ] = False,
@@ -73,6 +78,7 @@ def evaluate(
 
         hub.go_offline()
     from tstitch_cli import documents, files
+    from tstitch_cli.jobs.shards import WHOLE, parse
 
     wanted = None if metrics is None else _metrics(metrics)
     if features is not None:
@@ -82,32 +88,32 @@ def evaluate(
     numbers = _rows(plan, rows)
     _refuse_what_cannot_be_drawn(plan)
     folder = work or _cache()
-    try:
-        with steps_bar() as bar:
-            found = _measure(
-                plan,
-                numbers,
-                prompts_file,
-                count=count,
-                seed=seed,
-                wanted=wanted,
-                place=reference,
-                features=features,
-                keep=keep,
-                batch_size=batch_size,
-                work=folder,
-                remeasure=remeasure,
-                bar=_with_time_left(bar),
-            )
-    except KeyboardInterrupt:
-        import shlex
-
+    share = WHOLE if shard is None else parse(shard)
+    with _going_on(folder), finishing_first() as stopping, steps_bar() as bar:
+        found = _measure(
+            plan,
+            numbers,
+            prompts_file,
+            count=count,
+            seed=seed,
+            wanted=wanted,
+            place=reference,
+            features=features,
+            keep=keep,
+            batch_size=batch_size,
+            work=folder,
+            remeasure=remeasure,
+            bar=_with_time_left(bar),
+            stopping=stopping,
+            share=share,
+        )
+    if share.of > 1:
         talk.print(
-            f"\nwhat was found out so far is kept in {folder}; the same command goes on from there:\n  "
-            f"{shlex.join(['tstitch', *sys.argv[1:]])}",
+            f"share {share}: {found.drawn:,} pictures drawn; what was found out about them is in {folder}: after "
+            "all shares, the same command without --shard measures",
             markup=False,
         )
-        raise
+        return
     if documents.digest(plan_file) != digest:
         raise StaleError(
             f"{plan_file} was changed while its rows were measured, so nothing was written into it",
@@ -156,6 +162,20 @@ def show(plan: Plan, numbers: Sequence[int]) -> None:
         talk.print(f"{in_words(plan.evaluation)}; ± is half of the 95 % interval", markup=False)
 
 
+@contextmanager
+def _going_on(work: Path) -> Iterator[None]:
+    """Tells after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        talk.print(
+            f"interrupted: what was found out so far is kept in {work}; the same command goes on from there:\n"
+            f"  {typed()}",
+            markup=False,
+        )
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+
+
 def _drawn(found: Evaluated) -> str:
     """What was drawn just now, and what rows that begin alike saved of it."""
     if not found.drawn:
@@ -185,6 +205,8 @@ def _measure(
     work: Path,
     remeasure: bool,
     bar: Progress,
+    stopping: Stopping,
+    share: Shard,
 ) -> Evaluated:
     """Measures rows of `plan`; what can be refused is refused before the denoisers are loaded."""
     from tstitch_cli.sample import entries_of, recorded_control, work_of
@@ -228,7 +250,10 @@ def _measure(
         metrics=wanted,
         work=work,
         keeper=None if keep is None else KeptPictures(family, works, keep),
-        progress=lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share),
+        shard=share,
+        progress=stopping.between(
+            lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
+        ),
     )
 
 
@@ -276,7 +301,15 @@ def _prompts(plan: Plan, entry: Entry, file: Path | None) -> list[str]:
     if file is not None:
         from tstitch_cli.jobs.prompts import read
 
-        prompts = [prompt.text for prompt in read(file)]
+        asked = read(file)
+        for name in ("seed", "negative_prompt", "count"):
+            if any(getattr(prompt, name) is not None for prompt in asked):
+                raise UsageError(
+                    f"{file}: gives prompts a {name} of their own, and pictures are measured of all prompts alike: "
+                    "in turn, from --seed",
+                    hint=f"leave {name} out of the file",
+                )
+        prompts = [prompt.text for prompt in asked]
         if entry.conditioning.kind == "class":
             from tstitch_cli.zoo.entry import class_numbers
 

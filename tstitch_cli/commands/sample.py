@@ -106,8 +106,15 @@ def sample(
         grid=grid,
         overwrite=overwrite,
     )
-    if sweep and (grid or request.shard.of > 1 or len(request.pictures) > len(asked)):
+    if sweep and (grid or shard or len(request.pictures) > len(asked)):
         raise UsageError("--sweep draws one sheet and no pictures", hint="leave --grid, --count and --shard out")
+    for sheet in ["--sweep"] * sweep + ["--grid"] * grid:
+        if request.shard.of > 1 and not shard:
+            raise UsageError(
+                f"RANK and WORLD_SIZE make this process number {request.shard.number} of {request.shard.of}, and "
+                f"{sheet} draws one sheet in one process",
+                hint=f"start {sheet} without torchrun or accelerate launch, or unset the two",
+            )
     if engine not in ("local", "ray"):
         raise UsageError(f"unknown engine '{engine}'", hint="give local or ray")
     if engine == "local" and (address or workers):

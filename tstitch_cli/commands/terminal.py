@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -35,3 +36,10 @@ class SafeConsole(Console):
         """The segments of what is printed, their text made harmless; control segments are rich's own."""
         for segment in super().render(*args, **kwargs):
             yield segment if segment.control else segment._replace(text=printable(segment.text, _OURS))
+
+    def on_broken_pipe(self) -> None:
+        """Whoever read has read enough (`| head`): nothing more is printed, and the work goes on."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())  # where what is still in its buffer goes
+        os.close(nowhere)

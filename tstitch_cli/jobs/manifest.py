@@ -3,9 +3,9 @@
     {"job": {...}, "schema": "tstitch/manifest/1"}
     {"file": "000000.png", "index": 0, "sha256": "..."}
 
-While a job runs, the lines of a batch are appended when all of its files are there, so a process killed at any moment
-leaves whole batches, and at worst a torn last line. The finished manifest is in the order of the pictures and has no
-time in it: the same job gives the same bytes, however often it was interrupted.
+While a job runs, the lines of a batch are appended when all of its files are there, and on the disk: a process killed
+or a machine without power at any moment leaves whole batches, and at worst a torn last line. The finished manifest is
+in the order of the pictures and has no time in it: the same job gives the same bytes, however often it was interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tstitch_cli.formats import strict_json
 from tstitch_cli.images import write_png
 from tstitch_cli.jobs import locks
 from tstitch_cli.jobs.job import Job, canonical, differences, header, read_job
-from tstitch_cli.jobs.request import Pictures, Request, names_of
+from tstitch_cli.jobs.request import SHEET, Pictures, Request, is_name, names_of
 
 CLAIM_S = 60.0
 """How long to wait for others that are looking through the folder at the same moment."""
@@ -84,12 +84,15 @@ class Manifest:
             self._put(self.folder / name, content)
             sha = hashlib.sha256(content).hexdigest()
             lines.append((name, sha))
+        paths = tuple(self.folder / name for name, _ in drawn)
+        with _telling(self.folder):
+            files.sync(paths, self.folder)
         self._append("".join(self._line(name, sha) for name, sha in lines).encode("ascii"))
         self._done.update(lines)
-        return tuple(self.folder / name for name, _ in drawn)
+        return paths
 
     def _put(self, path: Path, content: bytes) -> None:
-        if path.is_file() and not path.is_symlink():
+        if not _empty(path) and path.is_file() and not path.is_symlink():
             if path.stat().st_size == len(content) and _content(path) == content:
                 return
             if not self._overwrite:
@@ -104,6 +107,7 @@ class Manifest:
         with _telling(self.path), self.path.open("ab", buffering=0) as file:
             while lines:
                 lines = lines[file.write(lines) :]
+            os.fsync(file.fileno())
 
     def _require_here(self) -> None:
         """Where the folder was taken away, pictures alone would come back, in a folder without their manifest."""
@@ -119,14 +123,22 @@ class Manifest:
     def refuse_pictures(self) -> None:
         """Raises BadFileError where a file of the job is there already, whoever wrote it."""
         found = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
-        for name in sorted(found & self._files.keys())[:1]:
-            files.refuse_existing(self.folder / name, overwrite=False)
+        for name in sorted(found & self._files.keys()):
+            if not _empty(self.folder / name):
+                files.refuse_existing(self.folder / name, overwrite=False)
 
     def _begin(self) -> None:
         """Writes the manifest of a job that is new here."""
         if not self._overwrite:
             self.refuse_pictures()
-        files.write(self.path, self._header.encode("ascii"), overwrite=True)
+        self._write(self._header)
+        with _telling(self.folder):
+            files.sync((), self.folder.parent)  # it may be new
+
+    def _write(self, content: str) -> None:
+        files.write(self.path, content.encode("ascii"), overwrite=True, synced=True)
+        with _telling(self.folder):
+            files.sync((), self.folder)
 
     def _look(self, progress: Progress) -> None:
         """Finds out what is finished, and takes away what a killed process had begun to write."""
@@ -137,7 +149,7 @@ class Manifest:
         for number, (name, sha) in enumerate(said.items(), 1):
             progress("looking at what is here", number / len(said))
             path = self.folder / name
-            if not os.path.lexists(path):
+            if not os.path.lexists(path) or _empty(path):
                 continue
             if path.is_symlink() or not path.is_file() or _sha(path) != sha:
                 altered.append(name)
@@ -172,7 +184,7 @@ class Manifest:
         """Puts the lines of a complete job in order."""
         content = self._header + "".join(self._line(name, self._done[name]) for name in sorted(self._done))
         if not self.missing and _content(self.path) != content.encode("ascii"):
-            files.write(self.path, content.encode("ascii"), overwrite=True)
+            self._write(content)
 
 
 @contextmanager
@@ -203,10 +215,10 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
             if request.overwrite:
                 for other in others:
                     with _drawing(other) if other != path else nullcontext():
-                        other.unlink()
+                        _give_up(other)
             elif others:
                 raise _another(folder, others)
-            if begun := not path.exists():
+            if begun := not path.exists() or _empty(path):
                 book._begin()
         book._look(progress)
         try:
@@ -229,7 +241,7 @@ def refuse_other(job: Job, request: Request) -> None:
         return
     if others := _other_jobs(job, request):
         raise _another(request.folder, others)
-    if not (path := path_of(request)).exists():
+    if not (path := path_of(request)).exists() or _empty(path):
         files.refuse_existing(path, overwrite=True)
         Manifest(path, job, request).refuse_pictures()
 
@@ -251,7 +263,7 @@ def _other_jobs(job: Job, request: Request) -> dict[Path, list[str]]:
     here = json.loads(header(job))["job"]
     found = {}
     for path in sorted(request.folder.glob("manifest*.jsonl")):
-        if _NAME.fullmatch(path.name):
+        if _NAME.fullmatch(path.name) and not _empty(path):
             try:
                 different = differences(read_job(path), here)
             except BadFileError as error:
@@ -289,6 +301,29 @@ def _lines(path: Path, known: Mapping[str, int]) -> tuple[dict[str, str], int]:
             said[str(name)] = str(sha)
             whole += len(line)
     return said, whole
+
+
+def _give_up(path: Path) -> None:
+    """Removes the pictures that another job's manifest lists and their contact sheet, and then the manifest."""
+    with _telling(path), path.open("rb") as file:
+        for line in iter(lambda: file.readline(strict_json.LIMIT_BYTES + 1), b""):
+            with suppress(BadFileError):  # whatever else stands there, it is given up
+                name = strict_json.parse(line, "").get("file")
+                if isinstance(name, str) and is_name(name):
+                    _remove(path.with_name(name))
+    _remove(path.with_name(SHEET))
+    _remove(path)
+
+
+def _empty(path: Path) -> bool:
+    """Whether there is a file of no bytes, such as file systems have after a power loss: as good as none."""
+    with _telling(path):
+        return not path.is_symlink() and path.is_file() and path.stat().st_size == 0
+
+
+def _remove(path: Path) -> None:
+    with _telling(path):
+        path.unlink(missing_ok=True)
 
 
 def _sha(path: Path) -> str:

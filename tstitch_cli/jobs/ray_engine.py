@@ -6,14 +6,17 @@ process, and workers need no file system in common with it but for local weights
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from tstitch_cli.errors import DeviceError, StaleError, TstitchError, UsageError
+from tstitch_cli.errors import DeviceError, StaleError, TstitchError, UsageError, of_the_machine
 from tstitch_cli.jobs.job import differences
 from tstitch_cli.jobs.manifest import Progress
 from tstitch_cli.jobs.request import Pictures
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from tstitch_cli.sample import Drawn, Identity, Order
     from tstitch_cli.schema import Plan
 
+P = ParamSpec("P")
+R = TypeVar("R")
 AHEAD = 2
 """Batches that a worker is given at a time, so that it has the next one when it has finished one."""
 MOST_LOST = 10
@@ -48,8 +53,25 @@ class Task:
         return {"num_cpus": 1, "num_gpus": 1}
 
 
+def _returning(work: Callable[P, R]) -> Callable[P, R | TstitchError]:
+    """`work`, which returns what a user can mend, for Ray would wrap what is raised."""
+
+    @functools.wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R | TstitchError:
+        try:
+            return work(*args, **kwargs)
+        except TstitchError as error:
+            return error
+        except Exception as error:
+            if (told := of_the_machine(error)) is None:
+                raise
+            return told
+
+    return run
+
+
 class Worker:
-    """Runs as an actor. What a user can mend is returned, for Ray would wrap what is raised."""
+    """Runs as an actor."""
 
     def __init__(self, task: Task) -> None:
         import torch
@@ -59,16 +81,15 @@ class Worker:
             os.chdir(task.folder)
         torch.set_num_threads(task.threads)
 
-    def identify(self) -> Identity | TstitchError:
+    @_returning
+    def identify(self) -> Identity:
         """What there is here to draw with."""
         from tstitch_cli.sample import identify
 
-        try:
-            return identify(self.task.plan, self.task.order, allow_stale=self.task.allow_stale)
-        except TstitchError as error:
-            return error
+        return identify(self.task.plan, self.task.order, allow_stale=self.task.allow_stale)
 
-    def load(self, first: Pictures) -> TstitchError | None:
+    @_returning
+    def load(self, first: Pictures) -> None:
         """Loads the denoisers, fetched where they are missing, and warms up with the batch `first`."""
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.fetching import downloads, hub
@@ -77,26 +98,20 @@ class Worker:
 
         order = self.task.order
         setting, entries = order.work.setting, order.entries
-        try:
-            missing = hub.missing(
-                entries, largest(entries), setting.dtype, control=order.control, embeddings=setting.embeddings
-            )
-            downloads.fetch(missing, hub.cache())
-            self.family = order.load()
-            self.clock = clock_for(self.family.device)
-            warm_up(self.family, order.work, batch_of(first, order.given), self.clock)
-        except TstitchError as error:
-            return error
-        return None
+        missing = hub.missing(
+            entries, largest(entries), setting.dtype, control=order.control, embeddings=setting.embeddings
+        )
+        downloads.fetch(missing, hub.cache())
+        self.family = order.load()
+        self.clock = clock_for(self.family.device)
+        warm_up(self.family, order.work, batch_of(first, order.given), self.clock)
 
-    def draw(self, pictures: Pictures) -> Drawn | TstitchError:
+    @_returning
+    def draw(self, pictures: Pictures) -> Drawn:
         """Draws one batch."""
         from tstitch_cli.sample import draw_each
 
-        try:
-            (drawn,) = draw_each(self.family, self.task.order.work, [pictures], self.task.order.given, self.clock)
-        except TstitchError as error:
-            return error
+        (drawn,) = draw_each(self.family, self.task.order.work, [pictures], self.task.order.given, self.clock)
         return drawn
 
 
@@ -165,18 +180,19 @@ class Cluster:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-            if self.address is None:
-                processors = max(os.cpu_count() or 1, (self.workers or 1) * int(task.resources["num_cpus"]))
-                # `local`, for without an address Ray would join a cluster that is running here.
-                ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
-            else:
-                try:
-                    ray.init(self.address, **quiet)
-                except (ConnectionError, ValueError, RuntimeError) as error:
-                    raise UsageError(
-                        f"--address {self.address}: there is no Ray cluster: {_first_line(error)}",
-                        hint="start one with `ray start --head`, or leave --address out to use this machine alone",
-                    ) from error
+            with _handlers_kept():
+                if self.address is None:
+                    processors = max(os.cpu_count() or 1, (self.workers or 1) * int(task.resources["num_cpus"]))
+                    # `local`, for without an address Ray would join a cluster that is running here.
+                    ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
+                else:
+                    try:
+                        ray.init(self.address, **quiet)
+                    except (ConnectionError, ValueError, RuntimeError) as error:
+                        raise UsageError(
+                            f"--address {self.address}: there is no Ray cluster: {_first_line(error)}",
+                            hint="start one with `ray start --head`, or leave --address out to use this machine alone",
+                        ) from error
             self._ours = True
         if not self._room(task):
             wanted = "a GPU" if task.resources["num_gpus"] else f"{task.threads} processors"
@@ -191,6 +207,15 @@ class Cluster:
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = task.resources["num_gpus"]
         return int(there.get("GPU", 0) // gpus if gpus else there.get("CPU", 0) // task.resources["num_cpus"])
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Gives SIGTERM back to whoever handled it, for Ray takes it to end this process at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,10 @@ from tstitch_cli.inputs import NOTHING, Given
 from tstitch_cli.jobs.prompts import MAX_PICTURES, Prompt
 from tstitch_cli.jobs.shards import WHOLE, Shard
 from tstitch_cli.schema import GivenFile
+
+SHEET = "grid.png"
+"""The contact sheet of a job, beside its pictures."""
+_NAME = re.compile(r"[0-9]{6}(-[0-9]{3,})?\.png", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,11 @@ def names_of(index: int, frames: int | None) -> tuple[str, ...]:
     if frames is None:
         return (f"{index:06d}.png",)
     return tuple(f"{index:06d}-{frame:03d}.png" for frame in range(frames))
+
+
+def is_name(name: str) -> bool:
+    """Whether `names_of` gives a picture or a frame this name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def paths_of(folder: Path, index: int, frames: int | None) -> tuple[Path, ...]:
