@@ -145,8 +145,8 @@ class _Profiler:
         size = len(self.batch.indices)
         compared = size * max(1, int(share))
         # What is left of the time is spent on a smaller batch, where the fewer pictures take the less time and pictures
-        # are few.
-        if compared < FEW_PICTURES and self.family.device.type == "cpu":
+        # are few; denoisers that are compiled would be compiled again for it.
+        if compared < FEW_PICTURES and self.family.device.type == "cpu" and not self.family.setting.compiled:
             compared = max(compared, int(share * size))
         batches = [
             replace(

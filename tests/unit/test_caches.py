@@ -412,7 +412,7 @@ class Embedded(Family):
     """A family of U-Nets that is called with embeddings instead of prompts."""
 
     def call_arguments(self, prompts: Any, negative_prompt: Any, steps: int, pictures: Any = None) -> dict[str, Any]:
-        embeddings = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(5))
+        embeddings = torch.randn(len(prompts), 3, 8, generator=torch.Generator().manual_seed(5))
         size = {"height": 16, "width": 16}
         return size | {
             "prompt_embeds": embeddings,

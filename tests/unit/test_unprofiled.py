@@ -24,10 +24,10 @@ def plan(*names: str, setting: Setting = SETTING) -> Plan:
 
 def test_what_works_on_all_denoisers_and_was_not_profiled_is_named() -> None:
     fashion = plan("fashion-s", "fashion-xl")
-    assert caches(fashion, []) == ("fbcache", "taylorseer")
+    assert caches(fashion, []) == ("fbcache", "taylorseer", "pab")
     profiled = replace(SETTING, accelerate=("fbcache:threshold=0.05",))
-    assert caches(fashion, [SETTING, profiled]) == ("taylorseer",)
-    assert caches(fashion, [replace(profiled, steps=10)]) == ("fbcache", "taylorseer")
+    assert caches(fashion, [SETTING, profiled]) == ("taylorseer", "pab")
+    assert caches(fashion, [replace(profiled, steps=10)]) == ("fbcache", "taylorseer", "pab")
 
 
 @pytest.mark.parametrize(

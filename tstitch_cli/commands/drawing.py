@@ -115,6 +115,7 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
     # Before the folder is looked at: a plan that cannot be drawn fits into none.
     if not allow_stale:
         refuse_random(plan.fingerprint, "the plan")
+    refuse_unknown_noise(plan, row, sweep=sweep)
     entries = entries_of(plan.denoisers)
     if sweep:
         refuse_existing(request.folder / SWEEP, overwrite=request.overwrite)
@@ -122,7 +123,6 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
         refuse_other(job(work_of(plan, row), request), request)
         if request.grid and not path_of(request).exists():
             refuse_existing(request.folder / SHEET, overwrite=request.overwrite)
-    refuse_unknown_noise(plan, row, sweep=sweep)
     negative = any(picture.negative_prompt is not None for picture in request.pictures)
     if entries[0].conditioning.kind == "class":
         from tstitch_cli.zoo.entry import class_numbers
