@@ -157,8 +157,9 @@ def unprofiled(made: Plan, caches: Sequence[str]) -> None:
     from tstitch_cli.planning.unprofiled import command
 
     largest = counted(made.setting.taken, "step") + f" of {escape(made.denoisers[-1].name)}"
-    for cache in caches:
-        talk.print(f"  {largest} with {cache}: not profiled (`{escape(command(made, accelerate=[cache]))}`)")
+    if caches:
+        either = " or ".join([*([", ".join(caches[:-1])] if caches[1:] else []), caches[-1]])
+        talk.print(f"  {largest} with {either}: not profiled (`{escape(command(made, accelerate=caches))}`)")
     fewer = sorted({r.setting.steps for r in made.rivals if r.kind == "largest alone" and r.loss is None})
     if made.compared is not None and fewer:
         talk.print(

@@ -80,7 +80,7 @@ def _counts(verdicts: Sequence[Verdict]) -> list[int]:
 def _made(facts: dict[str, Any]) -> str:
     machine, spent = facts["machine"]["fingerprint"], facts["seconds"]
     times = markdown(
-        ("part", "seconds of processor time"), [(name, f"{seconds:.0f}") for name, seconds in spent.items()]
+        ("part", "seconds of processor time"), [(name, f"{seconds:.0f}") for name, seconds in spent.items() if name]
     )
     minutes, count = sum(spent.values()) / 60, machine["threads"]
     threads = f"{count} thread{'s' * (count > 1)}"
