@@ -52,12 +52,12 @@ SCHEDULES = {
         batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
     ),
     "tiny-sd-autoencoder": Schedule(
-        batches=6000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+        batches=7500, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
     "tiny-sd-sharper": Schedule(
         batches=4000, batch_size=32, learning_rate=3e-4, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
-    "tiny-sd": Schedule(batches=8000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
+    "tiny-sd": Schedule(batches=6000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
     "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-small": Schedule(batches=5000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
@@ -113,11 +113,17 @@ class TinySD:
     def _autoencoder(self, progress: Progress) -> None:
         model, record = self.shop.run(self._plain_autoencoder(), progress)
         assert isinstance(model, AutoencoderKL)
+        with torch.no_grad():
+            sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
+        model.register_to_config(scaling_factor=scale_of(sample))
         self._keep_autoencoder(model, record)
+        self._write_pipeline()
+        self.shop.forget("tiny-sd-latents")
 
     def _sharper(self, progress: Progress) -> None:
-        plain = self._plain_autoencoder()
-        plain.model.load_state_dict(self.autoencoder().state_dict())
+        plain, blurry = self._plain_autoencoder(), self.autoencoder()
+        plain.model.load_state_dict(blurry.state_dict())
+        plain.model.register_to_config(scaling_factor=blurry.config.scaling_factor)
         recipe = SharpeningRecipe("tiny-sd-sharper", plain, self.schedules["tiny-sd-sharper"])
         before = self.shop.record("vae")
         model, record = self.shop.run(recipe, progress)
@@ -140,20 +146,15 @@ class TinySD:
         return recipe
 
     def _keep_autoencoder(self, model: AutoencoderKL, record: Record, **more: Any) -> None:
-        """Puts the autoencoder in its folder, with the latents' scale, and drops the latents of an earlier one."""
-        with torch.no_grad():
-            sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
-        scale = scale_of(sample)
-        model.register_to_config(scaling_factor=scale)
+        """Puts the autoencoder in its folder, with what it makes of test pictures."""
         folder = self.shop.folder("vae")
         model.to(torch.float16).save_pretrained(folder)
-        self._write_pipeline()
-        self.shop.forget("tiny-sd-latents")
         test = self._test()
         shown = test.batch(torch.arange(min(500, len(test))))
         with torch.no_grad():
             shipped = self.autoencoder()
             error = (shipped.decode(shipped.encode(shown).latent_dist.mode()).sample - shown).square().mean()
+        scale = model.config.scaling_factor
         self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale, **more)
 
     def _large(self, progress: Progress) -> None:
