@@ -26,7 +26,7 @@ def tstitch(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`large`, `small`, `short` (a stage fewer) and `wide` of Stable Diffusion's kind, a ControlNet, a LoRA, pictures."""
+    """`large`, `small`, `short` (a stage fewer) and `wide` of Stable Diffusion's kind, a ControlNet, a LoRA, files."""
     root = tmp_path_factory.mktemp("models")
     parts = text_parts(root)
     unets = {

@@ -1,4 +1,4 @@
-"""Outlines: those of known shapes on every ground, how well a picture follows one, and the ControlNet that learns it."""
+"""Outlines: of known shapes on every ground, how well a picture follows one, and the ControlNet that learns them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_only_a_picture_with_that_outline_follows_it() -> None:
         (disc(x=36.0), 0.3, 0.6),
         (disc(12.0, 12.0), 0.0, 0.05),
         (disc(30.0, 10.0), 0.0, 0.3),
-        (torch.maximum(disc(7.0, 14.0, 20.0), disc(7.0, 14.0, 46.0)), 0.0, 0.35),
+        (torch.maximum(disc(7.0, 14.0, 20.0), disc(7.0, 14.0, 46.0)), 0.0, 0.45),
     ):
         found = outline_agreement(shown(other, torch.zeros_like(other)), asked)
         assert low <= found.min(), other
@@ -110,7 +110,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> OutlineRecipe:
     end = int(table.tokens.max())
     torch.manual_seed(0)
     start = TextToImage(UNetShape(1, (16, 32, 32)).build(), text_encoder(end + 1, end))
-    return OutlineRecipe("outline", Schedule(12, 8, 5e-3, 2), Examples(latents, torch.arange(16), table), pictures, start)
+    return OutlineRecipe(
+        "outline", Schedule(12, 8, 5e-3, 2), Examples(latents, torch.arange(16), table), pictures, start
+    )
 
 
 def test_the_controlnet_begins_as_nothing_and_learns_alone(recipe: OutlineRecipe, tmp_path: Path) -> None:

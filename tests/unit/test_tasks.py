@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import pipelines, toys
+from tests import toys
 from tests.pipelines import KINDS
 from tstitch_cli import inputs, provenance, schedulers
 from tstitch_cli.denoisers import Family
@@ -51,7 +51,6 @@ def test_every_pipeline_takes_as_many_steps_as_the_setting_says(kind: str) -> No
                 strength = task_pipelines.strength_for(pipeline, setting, steps)
                 assert pipeline.get_timesteps(steps, strength, "cpu")[1] == setting.taken
     assert task_pipelines.strength_for(pipeline, replace(SETTING, strength=0.1), 2) == 1.0
-
 
 
 @pytest.mark.parametrize(
