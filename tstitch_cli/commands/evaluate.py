@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ PICTURES_PER_FEATURE = 10
 """Below so many the covariance of the features is mostly chance, which a Frechet distance adds up."""
 SEED = 1
 """Another than that of the pictures by which `tstitch profile` compares predictions."""
+_RANGE = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?")
 
 
 @guarded
@@ -43,7 +45,9 @@ def evaluate(
     plan_file: Annotated[
         Path, typer.Option("--plan", help="The lookup table, whose measured columns are filled in place.")
     ] = Path("plan.yaml"),
-    rows: Annotated[str, typer.Option(help="all, pareto, chosen, or numbers of rows: 0,3,7-9.")] = "all",
+    rows: Annotated[
+        str, typer.Option(help="all, pareto, chosen, numbers such as 0,3,7-9, or several of these: chosen,0.")
+    ] = "all",
     count: Annotated[int, typer.Option(help="Pictures of each row.", min=1)] = 1000,
     prompts_file: Annotated[
         Path | None, typer.Option(help="One prompt a line, drawn in turn; the classes in turn where there are classes.")
@@ -339,25 +343,29 @@ def _metrics(text: str) -> tuple[str, ...]:
 
 def _rows(plan: Plan, text: str) -> list[int]:
     """The numbers of the rows that `text` means; those that must not be drawn only where they are named."""
-    asked = text.strip().lower()
     drawable = [number for number, row in enumerate(plan.rows) if row.refused is None]
-    if asked == "chosen":
-        return [plan.chosen]
-    if asked in ("all", "pareto"):
-        return [number for number in drawable if asked == "all" or plan.rows[number].pareto]
-    numbers: list[int] = []
-    for part in asked.split(","):
-        first, dash, last = (end.strip() for end in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{text[:40]!r} are no rows", hint="give all, pareto, chosen, or numbers such as 0,3,7-9")
-        ends = int(first), int(last or first)
-        if not ends[0] <= ends[1] < len(plan.rows):
-            raise UsageError(f"the plan has no rows {part.strip()}", hint=f"its rows are 0 to {len(plan.rows) - 1}")
-        numbers += range(ends[0], ends[1] + 1)
-    for number in numbers:
+    words = {
+        "all": drawable,
+        "pareto": [number for number in drawable if plan.rows[number].pareto],
+        "chosen": [plan.chosen],
+    }
+    numbers: set[int] = set()
+    for part in map(str.strip, text.lower().split(",")):
+        numbers.update(words[part] if part in words else _numbered(plan, part, text))
+    return sorted(numbers)
+
+
+def _numbered(plan: Plan, part: str, text: str) -> range:
+    """The numbers that a `part` of `text` such as `3` or `7-9` names."""
+    if (found := _RANGE.fullmatch(part)) is None:
+        raise UsageError(f"{text[:40]!r} are no rows", hint="give all, pareto, chosen, or numbers such as 0,3,7-9")
+    least, most = int(found[1]), int(found[2] or found[1])
+    if not least <= most < len(plan.rows):
+        raise UsageError(f"the plan has no rows {part}", hint=f"its rows are 0 to {len(plan.rows) - 1}")
+    for number in range(least, most + 1):
         if (why := plan.rows[number].refused) is not None:
             raise UsageError(f"row {number} must not be drawn: {why}", hint="leave it out")
-    return sorted(set(numbers))
+    return range(least, most + 1)
 
 
 def _filled(plan: Plan, numbers: Sequence[int], found: Evaluated) -> Plan:
