@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tstitch_cli import provenance
+from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
-from tstitch_cli.documents import read_plan, read_profile, write_plan
+from tstitch_cli.documents import read_plan, read_profile, write_plan, write_profile
+from tstitch_cli.schema import Profile
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
 
@@ -181,6 +186,31 @@ def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.Monke
     for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000015.png", "pictures/grid.png", "sweep.png"):
         assert (job / "demo" / name).stat().st_size > 0
     assert tstitch("demo", "--out", "demo").exit_code == 3
+
+
+def test_an_interrupted_demo_names_a_command_that_works(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = (job / "profiles").glob("*.yaml")
+    profile, drawing = read_profile(path), sample.draw_each
+
+    def profiled(*given: Any, overwrite: bool) -> Profile:
+        write_profile(profile, given[5], overwrite=overwrite)
+        return profile
+
+    def cut(family: Any, work: Any, batches: Any, **given: Any) -> Iterator[Any]:
+        yield from itertools.islice(drawing(family, work, batches, **given), 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", profiled)
+    monkeypatch.setattr("sys.argv", ["tstitch", "demo", "--out", "cut demo"])
+    with monkeypatch.context() as patch:
+        patch.setattr("tstitch_cli.sample.draw_each", cut)
+        result = tstitch("demo", "--out", "cut demo")
+    assert result.exit_code == 130
+    _, _, command = result.output.partition("2 of 16 pictures are finished; go on with\n")
+    assert command.strip() == "tstitch demo --out 'cut demo' --overwrite"
+    assert tstitch("demo", "--out", "cut demo").exit_code == 3
+    assert tstitch(*shlex.split(command)[1:]).exit_code == 0
+    assert (job / "cut demo" / "pictures" / "000015.png").exists()
 
 
 @pytest.mark.slow
