@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, read_profile, write_plan, write_profile
+from tstitch_cli.images import save_picture
 from tstitch_cli.schema import Profile
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
@@ -94,6 +95,19 @@ def test_the_same_command_gives_the_same_bytes_and_so_does_drawing_again(job: Pa
     assert first.read_bytes() == (job / "second" / "000001.png").read_bytes()
     assert tstitch("sample", "--from", str(first), "--out", "again").exit_code == 0
     assert first.read_bytes() == (job / "again" / "000001.png").read_bytes()
+
+
+def test_drawing_again_with_other_versions_says_so_and_records_those_of_now(job: Path) -> None:
+    assert tstitch("sample", "--prompt", "coat", "--out", "now").exit_code == 0
+    now = job / "now" / "000000.png"
+    made = provenance.read(now)
+    with Image.open(now) as image:
+        save_picture(job / "old.png", image, replace(made, versions=made.versions | {"torch": "1.0"}), overwrite=False)
+    again = tstitch("sample", "--from", "old.png", "--out", "renewed")
+    assert again.exit_code == 0, again.output
+    assert f"may not come out bit for bit the same: torch was 1.0, is {made.versions['torch']}" in again.output
+    assert (job / "renewed" / "000000.png").read_bytes() == now.read_bytes()
+    assert "bit for bit" not in tstitch("sample", "--from", "now/000000.png", "--out", "same").output
 
 
 def test_another_row_draws_another_picture(job: Path) -> None:
