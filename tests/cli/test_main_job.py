@@ -215,6 +215,7 @@ def test_an_interrupted_demo_names_a_command_that_works(job: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", profiled)
+    monkeypatch.setattr("tstitch_cli.commands.sweeping.draw_sweep", lambda *given, **named: None)
     monkeypatch.setattr("sys.argv", ["tstitch", "demo", "--out", "cut demo"])
     with monkeypatch.context() as patch:
         patch.setattr("tstitch_cli.sample.draw_each", cut)
