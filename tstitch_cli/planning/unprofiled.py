@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tstitch_cli.errors import UsageError
 from tstitch_cli.savings import accelerations
@@ -37,8 +38,8 @@ def _entries(denoisers: Sequence[PlannedDenoiser]) -> list[Entry]:
 
     Most plans are of denoisers that come with tstitch, so the whole zoo, which takes long to read, is read last.
     """
-    for zoo in (lambda: Zoo.shipped([each.name for each in denoisers]), Zoo.load):
-        known = zoo().entries
+    for read in (partial(Zoo.shipped, [each.name for each in denoisers]), Zoo.load):
+        known = read().entries
         found = [known[each.name] for each in denoisers if each.name in known]
         if [entry.source for entry in found] == [each.source for each in denoisers]:
             return found
