@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from tstitch_cli import files
 from tstitch_cli.plotting import canvas
@@ -23,6 +24,15 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     files.refuse_existing(path, overwrite=overwrite)
+    canvas.save(_figure(plan), path, overwrite=overwrite)
+
+
+def pareto_svg(plan: Plan) -> str:
+    """The same picture as an SVG element, in which the chosen row's marker has the id `chosen`."""
+    return canvas.svg(_figure(plan))
+
+
+def _figure(plan: Plan) -> Any:
     figure = canvas.blank()
     axes = figure.add_subplot()
     scale, unit = _scale(plan)
@@ -53,6 +63,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         linewidth=0.8,
         label="chosen",
         zorder=5,
+        gid="chosen",
     )
     x, y = (values[0] for values in points([chosen]))
     # The front rises to the right, so there is room below it; a long name must not run off the right edge.
@@ -80,7 +91,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
     axes.set_title(plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
     canvas.tidy(axes)
     axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)
-    canvas.save(figure, path, overwrite=overwrite)
+    return figure
 
 
 def _lower_is_better(plan: Plan) -> bool:
