@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from tests.builders import agreeing, measured
+from tests.builders import measured
 from tstitch_cli.documents import write_profile
+from tstitch_cli.profile_files import FOLDER, file_name
 from tstitch_cli.schema import Profile, Setting
 from tstitch_cli.zoo import registry
 
@@ -39,22 +40,18 @@ def zoo_file(path: Path) -> Path:
 def profile_of(family: str) -> Profile:
     """A profile of made-up times, of a machine that nobody has."""
     steps = STEPS[family]
-    made = agreeing(measured(steps, (0.001, 0.005)))
+    made = measured(steps, (0.001, 0.005))
     names = (f"{family}-s", f"{family}-xl")
     denoisers = tuple(
         replace(each, name=name, source=f"bundled:fashion/fashion-{name.rpartition('-')[2]}")
         for each, name in zip(made.denoisers, names, strict=True)
     )
-    assert made.agreement is not None
     assert made.fingerprint is not None
     return replace(
         made,
         family=family,
         setting=Setting(steps, "ddim", 1.25, PICTURES, 32, "float32", "cpu"),
         denoisers=denoisers,
-        agreement=replace(
-            made.agreement, largest=names[-1], denoisers={names[0]: next(iter(made.agreement.denoisers.values()))}
-        ),
         fingerprint=replace(made.fingerprint, weights=dict.fromkeys(names, "abc")),
         validation=(),
     )
@@ -62,6 +59,7 @@ def profile_of(family: str) -> Profile:
 
 def slow_profile(folder: Path) -> Path:
     """Writes the profile of the slow family where the page looks for it, seen from `folder`."""
-    path = folder / "profiles" / f"cpu-slow-s-xl-ddim{STEPS['slow']}-b{PICTURES}-f32.yaml"
-    write_profile(profile_of("slow"), path, overwrite=False)
+    made = profile_of("slow")
+    path = folder / FOLDER / file_name(made.family, [denoiser.name for denoiser in made.denoisers], made.setting)
+    write_profile(made, path, overwrite=False)
     return path

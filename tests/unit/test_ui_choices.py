@@ -35,7 +35,7 @@ def test_what_was_named_comes_first_and_once(zoo: Zoo) -> None:
 
 
 def test_what_cannot_be_stitched_is_refused_as_profile_refuses_it(zoo: Zoo) -> None:
-    with pytest.raises(UsageError, match="share no latent space|differ"):
+    with pytest.raises(UsageError, match=r"share no latent space|differ"):
         offered(zoo, ["fashion-s", "sd14"])
     with pytest.raises(UsageError, match="one denoiser cannot be stitched"):
         offered(zoo, ["fashion-s"])

@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from tests.quick import PICTURES, QUICK, SLOW, slow_profile, zoo_file
+from tstitch_cli import documents
 from tstitch_cli.ui.choices import offered
 from tstitch_cli.ui.page import Page, Updates
 from tstitch_cli.ui.session import Session
-from tstitch_cli.ui.stopping import Stopped
+from tstitch_cli.ui.stopping import StoppedError
 from tstitch_cli.zoo.registry import Zoo
 
 REQUEST: Any = SimpleNamespace(session_hash="me")
@@ -47,23 +49,25 @@ def chosen(page: Page) -> Updates:
 def test_a_chosen_family_sets_slider_and_prompts(page: Page, chosen: Updates) -> None:
     assert chosen[page.message] == ""
     slider = chosen[page.budget]
-    assert slider["minimum"] <= slider["value"] <= slider["maximum"]
-    assert slider["interactive"]
-    assert slider["label"] == f"Budget: seconds for a call of {PICTURES} pictures"
-    assert chosen[page.prompt]["value"] == "t-shirt"
-    assert "name of a class" in chosen[page.prompt]["label"]
-    assert ["sneaker"] in chosen[page.examples]["samples"]
+    assert slider.minimum <= slider.value <= slider.maximum
+    assert slider.interactive
+    assert slider.label == f"Budget: seconds for a call of {PICTURES} pictures"
+    assert chosen[page.prompt].value == "t-shirt"
+    assert "name of a class" in chosen[page.prompt].label
+    assert ["sneaker"] in chosen[page.examples].raw_samples
     assert "1000 steps of ddim" in chosen[page.about]
+    assert 'id="chosen"' in chosen[page.plot]
+    assert "slow-xl" in chosen[page.row]
 
 
 def test_the_marker_and_the_rows_name_follow_the_budget(page: Page, chosen: Updates) -> None:
     slider = chosen[page.budget]
-    least, most = (page.on_budget(SLOW, slider[end], REQUEST) for end in ("minimum", "maximum"))
-    assert "1000 steps of slow-s" in least[page.row]
+    least, most = (page.on_budget(SLOW, end, REQUEST) for end in (slider.minimum, slider.maximum))
+    assert "999 steps of slow-s, then 1 of slow-xl" in least[page.row]
     assert "1000 steps of slow-xl" in most[page.row]
     assert 'id="chosen"' in least[page.plot]
     assert least[page.plot] != most[page.plot]
-    assert Path(most[page.plan_file]["value"]).read_text(encoding="utf-8").startswith("schema: tstitch/plan/1")
+    assert page.session.plan(SLOW, slider.maximum) == documents.read_plan(Path(most[page.plan_file].value["path"]))
 
 
 def test_what_is_wrong_is_said_and_changes_nothing_else(page: Page, chosen: Updates) -> None:
@@ -80,18 +84,20 @@ def test_what_is_wrong_is_said_and_changes_nothing_else(page: Page, chosen: Upda
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(Stopped(), "stopped"), (MemoryError(), "ran out of memory"), (KeyError("x"), "bug: KeyError: &#x27;x&#x27;")],
+    [
+        (StoppedError(), "stopped"),
+        (MemoryError(), "ran out of memory"),
+        (KeyError("x"), "bug: KeyError: &#x27;x&#x27;"),
+    ],
 )
-def test_no_exception_reaches_gradio(
-    page: Page, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
-) -> None:
+def test_no_exception_reaches_gradio(page: Page, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
     def failing(*args: object, **kwargs: object) -> None:
         raise error
 
     for name in ("prepare", "plan", "draw", "sweep"):
         monkeypatch.setattr(page.session, name, failing)
+    assert said in page.on_choose(SLOW, REQUEST, PROGRESS)[page.message]
     for changed in (
-        page.on_choose(SLOW, REQUEST, PROGRESS),
         page.on_again(SLOW, REQUEST, PROGRESS),
         page.on_budget(SLOW, BUDGET_S, REQUEST),
         page.on_draw(SLOW, BUDGET_S, "bag", 0, REQUEST, PROGRESS),
@@ -101,6 +107,14 @@ def test_no_exception_reaches_gradio(
         assert said in changed[page.message]
 
 
+def test_a_family_that_could_not_be_measured_leaves_nothing_of_another_ones(page: Page) -> None:
+    changed = page.on_choose("nobody's", REQUEST, PROGRESS)
+    assert "is no family of this page" in changed[page.message]
+    assert changed[page.row] == changed[page.plot] == changed[page.about] == ""
+    assert not changed[page.budget].interactive
+    assert not changed[page.plan_file].interactive
+
+
 def test_stop_tells_whether_anything_ran(page: Page) -> None:
     assert "there was nothing to stop" in page.on_stop(REQUEST)[page.message]
 
@@ -108,6 +122,6 @@ def test_stop_tells_whether_anything_ran(page: Page) -> None:
 @pytest.mark.parametrize("index", [-1, 2, None, "0", [0]])
 def test_only_a_picture_that_was_drawn_is_offered(page: Page, index: object) -> None:
     event: Any = SimpleNamespace(index=index)
-    assert "value" not in page.on_select(("a.png", "b.png"), event)
+    assert page.on_select(("a.png", "b.png"), event) == gr.skip()
     event.index = 1
-    assert page.on_select(("a.png", "b.png"), event)["value"] == "b.png"
+    assert page.on_select(("a.png", "b.png"), event).value["orig_name"] == "b.png"

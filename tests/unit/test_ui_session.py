@@ -18,7 +18,7 @@ from tstitch_cli.app import app
 from tstitch_cli.errors import InfeasibleError, StaleError, UsageError
 from tstitch_cli.ui.choices import offered
 from tstitch_cli.ui.session import Known, Session
-from tstitch_cli.ui.stopping import Stopped, Turns
+from tstitch_cli.ui.stopping import StoppedError, Turns
 from tstitch_cli.zoo.registry import Zoo
 
 ME = "me"
@@ -186,7 +186,7 @@ def test_drawing_stops_between_two_steps_and_draws_the_same_afterwards(quick: Kn
     def drawing() -> None:
         try:
             session.draw(SLOW, slow.most_s, "bag", 0, ME, told)
-        except Stopped as error:
+        except StoppedError as error:
             ended.append(error)
 
     thread = threading.Thread(target=drawing)
@@ -214,7 +214,7 @@ def test_measuring_stops_too(quick: Known, folder: Path) -> None:
         if share > 0:
             session.stop(ME)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         session.prepare(QUICK, ME, tell, again=True)
     assert documents.read_profile(quick.path) == quick.profile
 
@@ -226,7 +226,7 @@ def test_turns_are_taken_one_by_one_and_those_who_wait_can_be_stopped() -> None:
         try:
             with turns.mine(owner):
                 seen.append(owner)
-        except Stopped:
+        except StoppedError:
             seen.append(f"{owner} stopped")
 
     with turns.mine("first"):

@@ -67,9 +67,7 @@ def ui(
         from tstitch_cli.ui.server import LOOPBACK, address_of, listening, serve
         from tstitch_cli.ui.session import Session
 
-        session = Session(
-            choices, Path(folder), device=device, max_time_s=most_s, allow_stale=allow_stale
-        )
+        session = Session(choices, Path(folder), device=device, max_time_s=most_s, allow_stale=allow_stale)
         page = Page(session)
         with listening(host, port) as listener:
             if host not in LOOPBACK:

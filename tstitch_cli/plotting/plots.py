@@ -80,11 +80,7 @@ def _figure(plan: Plan) -> Any:
         zorder=6,
     )
     axes.set_xlim(left, right)
-    # Better is up, whether more of it is better or less.
-    lower = plan.objective == "least_loss" or (
-        plan.objective in METRICS and not METRICS[plan.objective].higher_is_better
-    )
-    axes.set_ylim(*((top, bottom) if lower else (bottom, top)))
+    axes.set_ylim(bottom, top)
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
@@ -121,13 +117,17 @@ def _scale(plan: Plan) -> tuple[float, str]:
 
 
 def _limits(plan: Plan, x: list[float], y: list[float]) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top, with room for the label; a far budget does not squeeze the rows together."""
+    """Left, right, bottom and top, with room for the label; a far budget does not squeeze the rows together.
+
+    Better is up, whether more of it is better or less.
+    """
     low, high = min(x), max(x)
     if plan.budget.seconds < 1.3 * high:
         high = max(high, plan.budget.seconds)
     width = (high - low) or high
-    height = (max(y) - min(y)) or max(y) or 1.0
-    return low - 0.05 * width, high + 0.15 * width, min(y) - 0.2 * height, max(y) + 0.06 * height
+    worst, best = (max(y), min(y)) if _lower_is_better(plan) else (min(y), max(y))
+    height = (best - worst) or max(y) or 1.0
+    return low - 0.05 * width, high + 0.15 * width, worst - 0.2 * height, best + 0.06 * height
 
 
 def _bound(plan: Plan) -> str:

@@ -120,4 +120,3 @@ def _profiled(file_or_name: str) -> Choice:
         )
     planned = [PlannedDenoiser(d.name, d.source, d.revision, d.knows, d.embedding) for d in profile.denoisers]
     return Choice(tuple(entries_of(planned)), path)
-

@@ -12,7 +12,7 @@ from tstitch_cli.commands.plan_words import counted
 from tstitch_cli.plotting.plots import pareto_svg
 from tstitch_cli.ui import words
 from tstitch_cli.ui.session import Known, Session, Tell
-from tstitch_cli.ui.stopping import Stopped
+from tstitch_cli.ui.stopping import StoppedError
 
 Updates = dict[Any, Any]
 """Component -> its new value, or itself with new properties."""
@@ -61,11 +61,11 @@ class Page:
                         label="Examples", components=[self.prompt], samples=[], visible=False, elem_id="examples"
                     )
                     self.seed = gr.Number(label="Seed of the noise", value=0, precision=0, elem_id="seed")
-                    self.budget = gr.Slider(0, 1, 1, label="Budget", interactive=False, elem_id="budget")
+                    self.budget = gr.Slider(0, 1, 1, label="Budget", buttons=[], interactive=False, elem_id="budget")
                     with gr.Row():
-                        self.draw = gr.Button("Draw", variant="primary", min_width=90, elem_id="draw")
-                        self.sweep = gr.Button("Draw the sweep", min_width=130, elem_id="sweep")
-                        self.stop = gr.Button("Stop", min_width=70, elem_id="stop")
+                        self.draw = gr.Button("Draw", variant="primary", size="md", min_width=80, elem_id="draw")
+                        self.sweep = gr.Button("Draw the sweep", size="md", min_width=140, elem_id="sweep")
+                        self.stop = gr.Button("Stop", size="md", min_width=60, elem_id="stop")
                     with gr.Row():
                         self.plan_file = gr.DownloadButton(
                             "Plan (YAML)", interactive=False, size="sm", min_width=130, elem_id="plan-file"
@@ -79,9 +79,21 @@ class Page:
                     self.plot = gr.HTML(elem_id="plot")
                     self.times = gr.HTML(elem_id="times")
                     self.pictures = gr.Gallery(
-                        label="Pictures", columns=4, height="auto", object_fit="contain", elem_id="pictures"
+                        label="Pictures",
+                        columns=4,
+                        height="auto",
+                        object_fit="contain",
+                        buttons=["fullscreen"],
+                        elem_id="pictures",
                     )
-                    self.sheet = gr.Image(label="Sweep", type="filepath", visible=False, elem_id="sheet")
+                    self.sheet = gr.Image(
+                        show_label=False,
+                        type="filepath",
+                        buttons=["download", "fullscreen"],
+                        interactive=False,
+                        visible=False,
+                        elem_id="sheet",
+                    )
             self.drawn = gr.State(())
             self._listen(blocks)
         self.blocks = blocks.queue()
@@ -89,20 +101,16 @@ class Page:
     def _listen(self, page: gr.Blocks) -> None:
         alone: dict[str, Any] = {"concurrency_id": MACHINE, "concurrency_limit": 1, "api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        measured = [self.message, self.about, self.again, self.budget]
-        prompting = [self.prompt, self.examples, self.pictures, self.png, self.times, self.sheet]
         planned = [self.message, self.row, self.plot, self.plan_file]
+        measured = [*planned, self.about, self.again, self.budget]
+        prompting = [self.prompt, self.examples, self.pictures, self.png, self.times, self.sheet]
         asked = [self.family, self.budget, self.prompt, self.seed]
         on_plot: dict[str, Any] = {"show_progress_on": [self.plot], **alone}
         on_pictures: dict[str, Any] = {"show_progress_on": [self.pictures], **alone}
 
         chosen = gr.on([page.load, self.family.change], self.on_choose, [self.family], measured + prompting, **on_plot)
         again = self.again.click(self.on_again, [self.family], measured, **on_plot)
-        for each in (chosen, again):
-            each.success(self.on_budget, [self.family, self.budget], planned, **quiet)
-        self.budget.input(
-            self.on_budget, [self.family, self.budget], planned, trigger_mode="always_last", **quiet
-        )
+        self.budget.input(self.on_budget, [self.family, self.budget], planned, trigger_mode="always_last", **quiet)
         self.examples.click(lambda sample: sample[0], [self.examples], [self.prompt], **quiet)
         drawn = gr.on(
             [self.draw.click, self.prompt.submit],
@@ -118,11 +126,11 @@ class Page:
         page.unload(self.on_leave)
 
     def on_choose(self, label: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> Updates:
-        """A family was chosen: it is loaded and measured, and prompts for it are offered."""
+        """A family was chosen: it is loaded and measured, planned for, and prompts for it are offered."""
 
         def chosen() -> Updates:
             known = self.session.prepare(label, _owner(request), _telling(progress))
-            return self._shown(label, known) | {
+            return self._measured(label, known, request) | {
                 self.prompt: gr.Textbox(
                     value=known.examples[0], label="Prompt: the name of a class" if known.classes else "Prompt"
                 ),
@@ -135,28 +143,20 @@ class Page:
                 self.sheet: gr.Image(visible=False),
             }
 
-        return self._safely(chosen)
+        return self._nothing_planned(label) | self._safely(chosen)
 
     def on_again(self, label: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> Updates:
-        """It is to be measured again."""
-        return self._safely(
-            lambda: self._shown(label, self.session.prepare(label, _owner(request), _telling(progress), again=True))
-        )
+        """It is to be measured, be it again or not."""
+
+        def measured() -> Updates:
+            known = self.session.prepare(label, _owner(request), _telling(progress), again=True)
+            return self._measured(label, known, request)
+
+        return self._safely(measured)
 
     def on_budget(self, label: str, budget_s: float, request: gr.Request) -> Updates:
         """The slider was moved: another row is chosen."""
-
-        def planned() -> Updates:
-            plan = self.session.plan(label, budget_s)
-            return {
-                self.row: words.row(plan),
-                self.plot: pareto_svg(plan),
-                self.plan_file: gr.DownloadButton(
-                    value=str(self.session.plan_file(plan, _owner(request))), interactive=True
-                ),
-            }
-
-        return self._safely(planned)
+        return self._safely(lambda: self._planned(label, budget_s, request))
 
     def on_draw(
         self,
@@ -211,27 +211,52 @@ class Page:
         """The page was closed."""
         self.session.leave(_owner(request))
 
-    def _shown(self, label: str, known: Known) -> Updates:
-        pictures = known.profile.setting.batch_size
-        middle = max(known.least_s, START * known.most_s)
-        return {
+    def _measured(self, label: str, known: Known, request: gr.Request) -> Updates:
+        """What is known of a family, its budgets, and a plan for one in the middle."""
+        start = max(known.least_s, START * known.most_s)
+        start = round(round(start / known.step_s) * known.step_s, 9)
+        return self._planned(label, start, request) | {
             self.about: words.measured(known),
-            self.again: gr.Button(visible=self.session.choices[label].profile is None),
+            self.again: gr.Button("Measure again", visible=self._measurable(label)),
             self.budget: gr.Slider(
                 minimum=known.least_s,
                 maximum=known.most_s,
-                value=known.least_s + round((middle - known.least_s) / known.step_s) * known.step_s,
+                value=start,
                 step=known.step_s,
-                label=f"Budget: seconds for a call of {counted(pictures, 'picture')}",
+                label=f"Budget: seconds for a call of {counted(known.profile.setting.batch_size, 'picture')}",
                 interactive=True,
             ),
         }
+
+    def _planned(self, label: str, budget_s: float, request: gr.Request) -> Updates:
+        plan = self.session.plan(label, budget_s)
+        path = self.session.plan_file(plan, _owner(request))
+        return {
+            self.row: words.row(plan),
+            self.plot: pareto_svg(plan),
+            self.plan_file: gr.DownloadButton(value=str(path), interactive=True),
+        }
+
+    def _nothing_planned(self, label: str) -> Updates:
+        """As it is before a family is measured: what stands there is another one's."""
+        return {
+            self.about: "",
+            self.again: gr.Button("Measure", visible=self._measurable(label)),
+            self.budget: gr.Slider(interactive=False),
+            self.row: "",
+            self.plot: "",
+            self.plan_file: gr.DownloadButton(interactive=False),
+        }
+
+    def _measurable(self, label: str) -> bool:
+        choice = self.session.choices.get(label)
+        return choice is not None and choice.profile is None
 
     def _safely(self, work: Callable[[], Updates]) -> Updates:
         """What `work` changes; where it fails, what the command line would say."""
         try:
             return {self.message: "", **work()}
-        except Stopped:
+        except StoppedError:
             return {self.message: words.stopped(True)}
         except Exception as error:
             return {self.message: words.failure(error)}

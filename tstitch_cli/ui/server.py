@@ -91,10 +91,12 @@ def app(page: Page, host: str) -> FastAPI:
         theme=theme(),
         css=STYLE,
         footer_links=[],
+        run_history=False,
         show_error=False,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
+        mcp_server=False,
         max_file_size=1,
         allowed_paths=[],
     )

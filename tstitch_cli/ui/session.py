@@ -103,7 +103,7 @@ class Session:
     def prepare(self, label: str, owner: str, tell: Tell, *, again: bool = False) -> Known:
         """Loads the denoisers of a choice, and reads their profile or measures and writes it; `again` measures anew.
 
-        Raises Stopped, and what loading, measuring and reading raise: StaleError where a profile that was given or
+        Raises StoppedError, and what loading, measuring and reading raise: StaleError where a profile that was given or
         found belongs to another machine, other versions or other weights.
         """
         with self._turns.mine(owner) as passing:
@@ -129,8 +129,9 @@ class Session:
     def draw(self, label: str, budget_s: float, prompt: str, seed: object, owner: str, tell: Tell) -> Drawing:
         """Draws `prompt` in one call of a full batch, by the plan's chosen row, from the noise of `seed`.
 
-        The files are those that `tstitch sample --count BATCH` writes for this plan, prompt and seed. Raises Stopped,
-        and what `sample` raises.
+        The files are those that `tstitch sample --count BATCH` writes for this plan, prompt and seed.
+
+        Raises StoppedError, and what `sample` raises.
         """
         with self._turns.mine(owner) as passing:
             plan, request = self._asked(label, budget_s, prompt, seed, owner)
@@ -191,7 +192,7 @@ class Session:
         choice = self._choice(label)
         if label not in self._known:
             raise UsageError(
-                f"{choice.label} has not been measured, so nothing can be planned", hint="choose Measure, and wait"
+                f"{choice.label} has not been measured, so nothing can be planned", hint="measure it first"
             )
         return self._known[label]
 

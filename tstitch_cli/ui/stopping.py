@@ -11,10 +11,10 @@ from typing import Any
 from tstitch_cli.clocks import Clock
 
 Passing = Callable[[], None]
-"""Called wherever work may be stopped; raises Stopped where somebody asked."""
+"""Called wherever work may be stopped; raises StoppedError where somebody asked."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Somebody asked to stop, and it was done."""
 
 
@@ -27,13 +27,13 @@ class Turns:
 
     @contextmanager
     def mine(self, owner: str) -> Iterator[Passing]:
-        """Waits for `owner`'s turn; raises Stopped where it was stopped while it waited."""
+        """Waits for `owner`'s turn; raises StoppedError where it was stopped while it waited."""
         stop = threading.Event()
         mine = (owner, stop)
 
         def passing() -> None:
             if stop.is_set():
-                raise Stopped
+                raise StoppedError
 
         self._asked.append(mine)
         try:
