@@ -50,6 +50,7 @@ def ui(
     if find_spec("gradio") is None:
         raise UsageError("the page needs Gradio, which is not installed", hint='pip install "tstitch[ui]"')
     from tstitch_cli.quantities import parse_duration
+    from tstitch_cli.ui.addresses import LOOPBACK, address_of, listening
     from tstitch_cli.ui.choices import offered
     from tstitch_cli.zoo.registry import Zoo
 
@@ -59,23 +60,22 @@ def ui(
         hub.go_offline()
     most_s = parse_duration(max_time)
     choices = offered(Zoo.load(), names or (), profile)
-    with tempfile.TemporaryDirectory(prefix="tstitch-ui-") as folder:
+    with listening(host, port) as listener, tempfile.TemporaryDirectory(prefix="tstitch-ui-") as folder:
         # Read where Gradio is imported: it calls nobody, and its copies of files go where they are removed at the end.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "copies")
         from tstitch_cli.ui.page import Page
-        from tstitch_cli.ui.server import LOOPBACK, address_of, listening, serve
+        from tstitch_cli.ui.server import serve
         from tstitch_cli.ui.session import Session
 
         session = Session(choices, Path(folder), device=device, max_time_s=most_s, allow_stale=allow_stale)
         page = Page(session)
-        with listening(host, port) as listener:
-            if host not in LOOPBACK:
-                talk.print("[yellow]whoever reaches this address can draw with this machine: there is no password[/]")
-            out.print(address_of(listener, host), markup=False)
-            talk.print("open this address in a browser; Ctrl-C ends it")
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            try:
-                serve(page, listener, host)
-            finally:
-                session.close()
+        if host not in LOOPBACK:
+            talk.print("[yellow]whoever reaches this address can draw with this machine: there is no password[/]")
+        out.print(address_of(listener, host), markup=False)
+        talk.print("open this address in a browser; Ctrl-C ends it")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            serve(page, listener, host)
+        finally:
+            session.close()
