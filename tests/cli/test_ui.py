@@ -8,9 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,10 +51,6 @@ class Served:
     url: str
     folder: Path
 
-    def stop(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
 
 @dataclass
 class Watched:
@@ -84,7 +81,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield Served(process, url, folder)
     if process.poll() is None:
         process.kill()
-    process.communicate()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +193,11 @@ def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watch
     page["draw"].click()
     expect(page["times"]).to_contain_text("a call took", timeout=LONG_MS)
 
+    # Whoever leaves leaves nothing behind.
+    assert list(served.folder.glob("tstitch-ui-*/*/plan.yaml"))
+    page.tab.close()
+    within(60, lambda: not list(served.folder.glob("tstitch-ui-*/*/plan.yaml")))
+
     elsewhere = [url for url in page.asked if not url.startswith((served.url, "data:", "blob:"))]
     assert elsewhere == []
     assert page.complaints == []
@@ -204,6 +206,14 @@ def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watch
 def choose(page: Watched, family: str) -> None:
     page["family"].locator("input").click()
     page.tab.get_by_role("option", name=family).click()
+
+
+def within(seconds: float, true: Callable[[], bool]) -> None:
+    """Waits until something is true."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.2)
 
 
 def answered(url: str, *, host: str | None = None, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
@@ -216,37 +226,30 @@ def answered(url: str, *, host: str | None = None, body: bytes | None = None) ->
         return error.code, dict(error.headers.items()), error.read().decode("utf-8", "replace")
 
 
-def test_the_page_names_nobody_else_to_load_from(served: Served) -> None:
+def test_it_answers_its_own_page_alone(served: Served) -> None:
     status, headers, text = answered(served.url)
     assert status == 200
-    assert "default-src 'self'" in headers["content-security-policy"]
+    # The page names nobody else to load from, and a browser would ask nobody else.
     loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*?(?:src|href)=[\"']([^\"']+)", text)
     assert loaded
     assert {urlsplit(url).netloc for url in loaded} <= {"", urlsplit(served.url).netloc}
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "zoo.yaml", "profiles", "../zoo.yaml"])
-def test_no_file_is_read_that_the_page_did_not_make(served: Served, path: str) -> None:
-    named = str(served.folder / path)
-    for asked in (path, named):
-        status, _, text = answered(f"{served.url}/gradio_api/file={asked}")
-        assert status in (403, 404), text
-        assert "schema" not in text
-        assert "root:" not in text
-
-
-def test_another_name_for_this_machine_is_not_answered(served: Served) -> None:
+    assert "default-src 'self'" in headers["content-security-policy"]
+    # No file is read that the page did not make.
+    for path in ("zoo.yaml", "profiles", "../zoo.yaml", "/etc/passwd"):
+        for named in (path, str(served.folder / path)):
+            status, _, text = answered(f"{served.url}/gradio_api/file={named}")
+            assert status in (403, 404), text
+            assert "schema" not in text
+            assert "root:" not in text
+    # It is reached by no other name, and at no other address.
     assert answered(served.url, host="evil.example")[0] == 400
     assert answered(served.url, host=f"localhost:{urlsplit(served.url).port}")[0] == 200
-
-
-def test_it_listens_on_the_loopback_address_alone(served: Served) -> None:
     port = f"{urlsplit(served.url).port:04X}"
     listening = [
         line.split()[1]
         for table in ("tcp", "tcp6")
-        if (path := Path("/proc/net") / table).exists()
-        for line in path.read_text().splitlines()[1:]
+        if (file := Path("/proc/net") / table).exists()
+        for line in file.read_text().splitlines()[1:]
         if line.split()[3] == "0A" and line.split()[1].endswith(f":{port}")
     ]
     assert listening in ([], [f"0100007F:{port}"])
@@ -270,3 +273,13 @@ def test_an_unknown_denoiser_is_told_before_anything_is_loaded() -> None:
     result = CliRunner().invoke(app, ["ui", "fashion-xxl", "fashion-s"])
     assert result.exit_code == 2
     assert "there is no denoiser 'fashion-xxl'" in result.output
+
+
+def test_ctrl_c_ends_it_and_leaves_no_file(served: Served) -> None:
+    assert list(served.folder.glob("tstitch-ui-*"))
+    served.process.send_signal(signal.SIGINT)
+    _, said = served.process.communicate(timeout=60)
+    assert served.process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert list(served.folder.glob("tstitch-ui-*")) == []

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from tstitch_cli.ui.addresses import LOOPBACK
 from tstitch_cli.ui.page import STYLE, Page, theme
