@@ -64,7 +64,7 @@ def test_the_marker_and_the_rows_name_follow_the_budget(page: Page, chosen: Upda
     slider = chosen[page.budget]
     least, most = (page.on_budget(SLOW, end, REQUEST) for end in (slider.minimum, slider.maximum))
     assert "999 steps of slow-s, then 1 of slow-xl" in least[page.row]
-    assert "1000 steps of slow-xl" in most[page.row]
+    assert "1,000 steps of slow-xl" in most[page.row]
     assert 'id="chosen"' in least[page.plot]
     assert least[page.plot] != most[page.plot]
     assert page.session.plan(SLOW, slider.maximum) == documents.read_plan(Path(most[page.plan_file].value["path"]))

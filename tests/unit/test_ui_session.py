@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.builders import measured
 from tests.quick import PICTURES, QUICK, SLOW, slow_profile, zoo_file
+from tests.toys import sd_folders
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
+from tstitch_cli.denoisers import EXAMPLES
 from tstitch_cli.errors import InfeasibleError, StaleError, UsageError
+from tstitch_cli.schema import Setting
 from tstitch_cli.ui.choices import offered
 from tstitch_cli.ui.session import Known, Session
 from tstitch_cli.ui.stopping import StoppedError, Turns
@@ -240,3 +244,23 @@ def test_turns_are_taken_one_by_one_and_those_who_wait_can_be_stopped() -> None:
         thread.join(5)
     assert sorted(seen) == ["second stopped", "third"]
     assert not turns.stop()
+
+
+def test_a_family_of_prompts_is_drawn_from_sentences(tmp_path: Path) -> None:
+    root = sd_folders(tmp_path)
+    entries = Zoo.load().resolve_all([str(root / "small"), str(root / "large")])
+    made = measured(4, (0.01, 0.03))
+    denoisers = tuple(
+        replace(each, name=entry.name, source=entry.source, embedding="large")
+        for each, entry in zip(made.denoisers, entries, strict=True)
+    )
+    setting = Setting(4, "ddim", 7.5, PICTURES, 16, "float32", "cpu")
+    profile = replace(made, denoisers=denoisers, setting=setting, validation=(), fingerprint=None)
+    documents.write_profile(profile, tmp_path / "text.yaml", overwrite=False)
+    (choice,) = offered(Zoo({}), profile=str(tmp_path / "text.yaml"))
+    session = Session([choice], tmp_path / "downloads", allow_stale=True)
+    known = session.prepare(choice.label, ME, Told())
+    assert not known.classes
+    assert known.examples == EXAMPLES
+    drawing = session.draw(choice.label, known.most_s, "a red fox in the snow", 3, ME, Told())
+    assert [provenance.read(path).prompt for path in drawing.paths] == ["a red fox in the snow"] * PICTURES
