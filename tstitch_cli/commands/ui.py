@@ -18,7 +18,7 @@ def ui(
         list[str] | None,
         typer.Argument(
             metavar="[DENOISER...]",
-            help="Two or more, as `tstitch profile` takes them, offered before the zoo's families that are on this disk.",
+            help="Two or more, as `tstitch profile` takes them, offered before the zoo's families that are here.",
             show_default=False,
         ),
     ] = None,
