@@ -32,7 +32,7 @@ NEEDED = (
     "psutil",
 )
 BUNDLED = ("fashion-s", "fashion-xl")
-OPTIONAL = ("peft", "DeepCache", "tomesd", "nvidia-ml-py", "ray")
+OPTIONAL = ("peft", "DeepCache", "tomesd", "nvidia-ml-py", "ray", "gradio")
 
 
 @dataclass(frozen=True)

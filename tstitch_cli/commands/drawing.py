@@ -108,7 +108,8 @@ def draw_plan(
         return
     drawn, there = manifest.finished - before, f"; {before} were there" if before else ""
     talk.print(f"drew {drawn} with {words(row.allocation)} steps{there}", markup=False)
-    _report(plan, row, times, drawn)
+    for line in report(plan, row, times, drawn):
+        talk.print(line)
 
 
 def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow_stale: bool = False) -> list[Entry]:
@@ -186,7 +187,8 @@ def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progr
         if drawn.pictures == plan.setting.batch_size:
             times.append(drawn.actual_s + perf_counter() - began)
             if len(times) == drift.FIRST:  # a long job's rest need not be waited for to be told
-                _warn_of_drift(row, times)
+                for line in _drift(row, times):
+                    talk.print(line)
         finished += drawn.pictures
         bar(doing, min(finished / manifest.pictures, 1.0))
         for path in paths:
@@ -221,29 +223,27 @@ def _finished(manifest: Manifest) -> str:
     return f"{manifest.finished} of {manifest.pictures} pictures are finished"
 
 
-def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
-    """Predicted against actual, and by how much the budget was missed where it was."""
+def report(plan: Plan, row: Row, times: Sequence[float], drawn: int) -> list[str]:
+    """Predicted against actual, by how much the budget was missed where it was, and a drift; rich markup."""
     if not times:
         full = plan.setting.batch_size
-        talk.print(f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them")
-        return
+        return [f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them"]
     actual = fmean(times)
-    talk.print(
+    lines = [
         f"a call took {actual:.3f} s, predicted {row.time_s.mean:.3f} s ({actual / row.time_s.mean - 1.0:+.1%}), "
         f"budget {plan.budget.seconds:.3f} s"
         + (f"; {len(times)} calls, {min(times):.3f} to {max(times):.3f} s" if len(times) > 1 else "")
-    )
+    ]
     missed = [t for t in times if t > plan.budget.seconds]
     if missed:
         worst = max(missed) - plan.budget.seconds
-        talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
-    if len(times) < drift.FIRST:
-        _warn_of_drift(row, times)
+        lines.append(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    return lines + (_drift(row, times) if len(times) < drift.FIRST else [])
 
 
-def _warn_of_drift(row: Row, times: list[float]) -> None:
-    if drifted := drift.warning(row.time_s, times):
-        talk.print(f"[yellow]{drifted}[/]")
+def _drift(row: Row, times: Sequence[float]) -> list[str]:
+    drifted = drift.warning(row.time_s, times)
+    return [f"[yellow]{drifted}[/]"] if drifted else []
 
 
 def words(allocation: tuple[tuple[str, int], ...]) -> str:

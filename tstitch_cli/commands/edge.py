@@ -23,6 +23,7 @@ out = SafeConsole(soft_wrap=True, highlight=False)
 """Results."""
 talk = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
 """Progress, remarks and errors."""
+OUR_FAULT = "This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from."
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -52,9 +53,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             if (told := of_the_machine(error)) is not None:
                 tell(told)
                 raise typer.Exit(told.status) from None
-            where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
-            talk.print(f"[bold red]bug:[/] {escape(f'{type(error).__name__}: {error}{where}')}")
-            talk.print("  This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from.")
+            talk.print(f"[bold red]bug:[/] {escape(bug_in_words(error))}")
+            talk.print(f"  {OUR_FAULT}")
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
@@ -70,6 +70,12 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def bug_in_words(error: Exception) -> str:
+    """A failure that nobody but tstitch can have caused, and where it happened as far as that was noted."""
+    where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def tell(error: TstitchError) -> None:
