@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests import toys
 from tests.unit.test_provenance import MADE
 from tstitch_cli import components, lora, provenance
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 from tstitch_cli.networks import checkpoints
 from tstitch_cli.zoo import controls, folders, needed
+from tstitch_cli.zoo.encoders import Encoder
 from tstitch_cli.zoo.registry import Zoo
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -37,19 +36,6 @@ class Trap:
 @pytest.fixture
 def sprung(tmp_path: Path) -> Path:
     return tmp_path / "sprung"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "whole"
-    toys.class_pipeline(toys.tiny_dit(1)).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def load(folder: Path) -> None:
@@ -169,7 +155,7 @@ def test_blocks_without_end(tmp_path: Path, layers: Any) -> None:
     with pytest.raises(BadFileError, match="blocks"):
         controls.resolve((), str(tmp_path), entry)
     with pytest.raises(BadFileError, match="blocks"):
-        controls.check_residuals(controls.Control("canny", "hub:a/b", residuals=(320,)), "sd14", content)
+        controls.fit("canny", Encoder((320,), (2,)), "sd14", content)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene
 from tstitch_cli.training.distillation import DistillationRecipe, StageFeatures, inherit
 from tstitch_cli.training.garments import SIDE, cut_out
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe
-from tstitch_cli.training.loop import Schedule
+from tstitch_cli.training.loop import Progress, Schedule
 from tstitch_cli.training.text_to_image import (
     NOISE,
     CaptionTable,
@@ -249,7 +249,7 @@ def test_a_student_of_few_steps_follows_the_guided_teacher(table: CaptionTable) 
 def test_the_whole_family_trains_in_miniature_and_draws(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffusers import AutoModel, LCMScheduler, StableDiffusionPipeline
+    from diffusers import AutoencoderKL, AutoModel, LCMScheduler, StableDiffusionPipeline
 
     monkeypatch.setattr(tiny_sd, "SCHEDULES", {name: Schedule(2, 4, s.learning_rate) for name, s in SCHEDULES.items()})
     monkeypatch.setattr(tiny_sd, "PICTURES", 24)
@@ -257,9 +257,21 @@ def test_the_whole_family_trains_in_miniature_and_draws(
     monkeypatch.setattr(tiny_sd, "INKED", 8)
     narrow = {name: replace(shape, widths=(16, 32, 32)[: len(shape.widths)]) for name, shape in SHAPES.items()}
     monkeypatch.setattr(tiny_sd, "SHAPES", narrow)
-    TinySD(data, tmp_path / "out", tmp_path / "work", fast=False).train(
-        SCHEDULES, lambda part: lambda done, total, loss: None
-    )
+    whole = TinySD(data, tmp_path / "out", tmp_path / "work", fast=False)
+    blurry: list[AutoencoderKL] = []
+
+    def noted(part: str) -> Progress:
+        if part == "tiny-sd-sharper":
+            blurry.append(whole.autoencoder())
+        return lambda done, total, loss: None
+
+    whole.train(SCHEDULES, noted)
+    # Another decoder of the very same latents.
+    before, after = blurry[0].state_dict(), whole.autoencoder().state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    assert blurry[0].config.scaling_factor == whole.autoencoder().config.scaling_factor
     for name in (*SHAPES, "tiny-sd-ink", "tiny-sd-lcm", "tiny-sd-small-lcm"):
         record = yaml.safe_load((tmp_path / "out" / name / "training.yaml").read_text())
         assert record["schedule"]["batches"] == 2
@@ -271,6 +283,8 @@ def test_the_whole_family_trains_in_miniature_and_draws(
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(["a red sneaker", "two green bags"], num_inference_steps=2, guidance_scale=7.5).images
         assert drawn[1].size == (SIDE, SIDE)
+    record = yaml.safe_load((tmp_path / "out" / "tiny-sd-outline" / "training.yaml").read_text())
+    assert record["steers"] == "tiny-sd"
 
 
 def test_the_sheet_is_drawn_by_the_command(data: Path, tmp_path: Path) -> None:

@@ -67,13 +67,24 @@ class Here:
 HERE = Here()
 
 
-def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = False, engine: Engine = HERE) -> None:
+def draw_plan(
+    plan: Plan,
+    row: Row,
+    request: Request,
+    *,
+    allow_stale: bool = False,
+    engine: Engine = HERE,
+    again: str | None = None,
+) -> None:
     """Draws what `request` asks for and is not there yet, and reports; what can be refused is, before loading.
+
+    `again` is the command to go on with where it is cut, the one that is running unless given.
 
     Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
     Ctrl-C.
     """
-    with _going_on(), finishing_first() as stopping:
+    again = again or typed()
+    with _going_on(again), finishing_first() as stopping:
         from tstitch_cli.sample import job
 
         entries = refuse(plan, row, request, allow_stale=allow_stale)
@@ -82,7 +93,7 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
             bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
             order = order_of(plan, row, request, entries)
             identity = engine.identify(plan, order, allow_stale=allow_stale)
-            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(manifest):
+            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(again, manifest):
                 before, missing = manifest.finished, manifest.missing
                 if missing:
                     with engine.ready(order, missing[0], bar) as drawing:
@@ -186,8 +197,8 @@ def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progr
 
 
 @contextmanager
-def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
-    """Tells how to go on with a job that was not finished; without its manifest, with one that was not begun.
+def _going_on(again: str, manifest: Manifest | None = None) -> Iterator[None]:
+    """Tells the command `again`, which goes on with the job of `manifest`; without one, with a job that was not begun.
 
     Turns a failure into PartialError where pictures were finished, and Ctrl-C into ExitStatus.INTERRUPTED.
     """
@@ -196,14 +207,14 @@ def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         so_far = f": {_finished(manifest)}" if manifest is not None else ""
         talk.print(f"[yellow]interrupted[/]{so_far}; go on with")
-        talk.print(f"  {typed()}", markup=False)
+        talk.print(f"  {again}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
     except Exception as error:
         told = error if isinstance(error, TstitchError) else of_the_machine(error)
         if told is None or manifest is None or not manifest.finished:
             raise
         mended = f"{told.hint}; then go on with" if told.hint else "go on with"
-        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
+        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {again}") from error
 
 
 def _finished(manifest: Manifest) -> str:

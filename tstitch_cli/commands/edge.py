@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -26,13 +28,16 @@ talk = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
     """Turns every failure of `command` into one message on stderr and its exit status, never a traceback.
 
+    SIGTERM, which schedulers and `timeout` send, ends it as Ctrl-C does.
+
     TSTITCH_TRACEBACK=1 lets the exception through, for whoever looks for a bug of ours.
     """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _sigterm_as_ctrl_c():
+                return command(*args, **kwargs)
         except TstitchError as error:
             tell(error)
             raise typer.Exit(error.status) from None
@@ -53,6 +58,18 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell(error: TstitchError) -> None:

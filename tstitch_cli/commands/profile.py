@@ -77,7 +77,11 @@ def profile(
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
     ] = "1%",
     max_time: Annotated[
-        str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
+        str,
+        typer.Option(
+            help="Time for warm-up, rounds and checks of a setting, or the fewest calls that tell anything; "
+            "comparing predictions comes on top."
+        ),
     ] = "2min",
     out_file: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""Sharpens a trained autoencoder: a critic of patches learns to tell its pictures from real ones."""
+"""Sharpens a trained autoencoder's decoder: a critic of patches learns to tell its pictures from real ones."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ class Critic(nn.Module):
 class SharpeningRecipe:
     """An autoencoder's own loss and a critic's verdict, with the critic's hinge loss (Esser et al., 2021, section 3).
 
-    Both are trained in one step: the autoencoder's share sees the critic's weights, and the critic's the
-    reconstructions, as they are, without moving them.
+    The encoder stays as it is, so that latents and all that was trained on them stay good. Decoder and critic are
+    trained in one step: the decoder's share sees the critic's weights, and the critic's the reconstructions, as they
+    are, without moving them.
     """
 
     def __init__(self, name: str, plain: AutoencoderRecipe, schedule: Schedule) -> None:
         """`plain` is the recipe of the autoencoder, whose model has been trained by it."""
         self.name, self.schedule, self.examples = name, schedule, plain.examples
         self.plain = plain
+        for fixed in (plain.model.encoder, plain.model.quant_conv):
+            fixed.requires_grad_(False)
         torch.manual_seed(0)
         self.model = nn.ModuleDict({"autoencoder": plain.model, "critic": Critic(plain.shape.channels)})
 

@@ -28,6 +28,7 @@ from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe
 from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule
+from tstitch_cli.training.outline import CAPTION_DROPOUT, OutlineRecipe
 from tstitch_cli.training.text_to_image import (
     NOISE,
     CaptionTable,
@@ -58,17 +59,18 @@ SCHEDULES = {
         batches=2000, batch_size=128, learning_rate=1e-3, warmup=100, weight_decay=0.02, ema_decay=0.995, hold=0.3
     ),
     "tiny-sd-autoencoder": Schedule(
-        batches=6000, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
+        batches=7500, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
     "tiny-sd-sharper": Schedule(
         batches=4000, batch_size=32, learning_rate=3e-4, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
-    "tiny-sd": Schedule(batches=8000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
+    "tiny-sd": Schedule(batches=6000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
     "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-small": Schedule(batches=5000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
     "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),
     "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
+    "tiny-sd-outline": Schedule(batches=2000, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
 }
 
 
@@ -97,6 +99,8 @@ class TinySD:
                 self._large(progress(part))
             elif part == "tiny-sd-ink":
                 self._inked(part, progress(part))
+            elif part == "tiny-sd-outline":
+                self._steered(part, progress(part))
             elif part.endswith("-lcm"):
                 self._few_steps(part, progress(part))
             else:
@@ -141,11 +145,17 @@ class TinySD:
     def _autoencoder(self, progress: Progress) -> None:
         model, record = self.shop.run(self._plain_autoencoder(), progress)
         assert isinstance(model, AutoencoderKL)
+        with torch.no_grad():
+            sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
+        model.register_to_config(scaling_factor=scale_of(sample))
         self._keep_autoencoder(model, record)
+        self._write_pipeline()
+        self.shop.forget("tiny-sd-latents")
 
     def _sharper(self, progress: Progress) -> None:
-        plain = self._plain_autoencoder()
-        plain.model.load_state_dict(self.autoencoder().state_dict())
+        plain, blurry = self._plain_autoencoder(), self.autoencoder()
+        plain.model.load_state_dict(blurry.state_dict())
+        plain.model.register_to_config(scaling_factor=blurry.config.scaling_factor)
         recipe = SharpeningRecipe("tiny-sd-sharper", plain, self.schedules["tiny-sd-sharper"])
         before = self.shop.record("vae")
         model, record = self.shop.run(recipe, progress)
@@ -168,20 +178,15 @@ class TinySD:
         return recipe
 
     def _keep_autoencoder(self, model: AutoencoderKL, record: Record, **more: Any) -> None:
-        """Puts the autoencoder in its folder, with the latents' scale, and drops the latents of an earlier one."""
-        with torch.no_grad():
-            sample = encode_all(model, Captioned(self.data, "train", min(2000, len(self.pictures))))
-        scale = scale_of(sample)
-        model.register_to_config(scaling_factor=scale)
+        """Puts the autoencoder in its folder, with what it makes of test pictures."""
         folder = self.shop.folder("vae")
         model.to(torch.float16).save_pretrained(folder)
-        self._write_pipeline()
-        self.shop.forget("tiny-sd-latents")
         test = self._test()
         shown = test.batch(torch.arange(min(500, len(test))))
         with torch.no_grad():
             shipped = self.autoencoder()
             error = (shipped.decode(shipped.encode(shown).latent_dist.mode()).sample - shown).square().mean()
+        scale = model.config.scaling_factor
         self.shop.write(folder, record, test_mean_squared_error=round(error.item(), 5), scaling_factor=scale, **more)
 
     def _large(self, progress: Progress) -> None:
@@ -206,6 +211,13 @@ class TinySD:
         teacher = name.removesuffix("-lcm")
         recipe = ConsistencyRecipe(name, self.schedules[name], self._examples(), self._trained(teacher))
         self._unet(recipe, progress, distilled_from=teacher)
+
+    def _steered(self, name: str, progress: Progress) -> None:
+        recipe = OutlineRecipe(name, self.schedules[name], self._examples(), self.pictures, self._trained(LARGE))
+        model, record = self.shop.run(recipe, progress)
+        folder = self.shop.folder(name)
+        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        self.shop.write(folder, record, steers=LARGE, caption_dropout=CAPTION_DROPOUT)
 
     def _unet(self, recipe: Recipe, progress: Progress, **facts: Any) -> None:
         """Trains a U-Net by `recipe` and puts it in its folder."""
