@@ -74,6 +74,8 @@ class Defaults:
     size: int
     batch_size: int
     dtype: Literal["float32", "bfloat16", "float16"]
+    measure_s: float = 120.0
+    """Seconds after which `tstitch profile` begins no further round; fewer for a family of short calls."""
 
 
 @dataclass(frozen=True)

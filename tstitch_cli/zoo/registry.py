@@ -278,7 +278,7 @@ def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[
         if conditioning.kind == "class" and given != 1:
             yield (*place, "conditioning"), "class conditioning needs labels or labels_from, not both"
     if (defaults := facts.defaults) is not None:
-        yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size"))
+        yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size", "measure_s"))
         if defaults.scheduler not in SCHEDULERS:
             yield (*place, "defaults", "scheduler"), f"is not known, there are {', '.join(SCHEDULERS)}"
 
