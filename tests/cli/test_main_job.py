@@ -63,6 +63,23 @@ def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
     assert (made.agreement.largest, set(made.agreement.denoisers)) == (FAMILY[-1], set(FAMILY[:-1]))
 
 
+def test_how_long_to_measure_is_the_familys_own_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = "{steps: 20, scheduler: ddim, guidance: 1.5, size: 32, batch_size: 2, dtype: float32, measure_s: 25}"
+    lines = ["schema: tstitch/zoo/1", "denoisers:"]
+    for size in ("s", "xl"):
+        source = f"bundled:fashion/fashion-{size}"
+        lines.append(f"  quick-{size}: {{family: fashion, source: '{source}', defaults: {defaults}}}")
+    file = tmp_path / "zoo.yaml"
+    file.write_text("\n".join(lines))
+    monkeypatch.setenv("TSTITCH_ZOO", str(file))
+    seconds: list[float] = []
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", lambda *args, **more: seconds.append(args[4]))
+    for names in (("quick-s", "quick-xl"), FAMILY, ("quick-s", "quick-xl", "--max-time", "7s")):
+        done = tstitch("profile", *names)
+        assert done.exit_code == 0, done.output
+    assert seconds == [25.0, 120.0, 7.0]
+
+
 def test_the_plan_keeps_the_budget(job: Path) -> None:
     plan = read_plan(job / "plan.yaml")
     assert (plan.combinations, len(plan.rows)) == (66, 66)
@@ -226,6 +243,17 @@ def test_an_interrupted_demo_names_a_command_that_works(job: Path, monkeypatch: 
     assert tstitch("demo", "--out", "cut demo").exit_code == 3
     assert tstitch(*shlex.split(command)[1:]).exit_code == 0
     assert (job / "cut demo" / "pictures" / "000015.png").exists()
+
+
+def test_the_demo_draws_what_it_is_asked_for_and_refuses_at_once_what_it_cannot(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = tstitch("demo", "--prompt", "sneeker", "--out", "odd")
+    assert (refused.exit_code, (job / "odd").exists()) == (2, False)
+    assert "sneaker" in refused.output
+    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 1.0)
+    assert tstitch("demo", "--prompt", "coat", "--out", "coats").exit_code == 0
+    assert {provenance.read(job / "coats" / "pictures" / f"{i:06d}.png").prompt for i in range(4)} == {"coat"}
 
 
 @pytest.mark.slow

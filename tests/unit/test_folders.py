@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_a_stable_diffusion_folder_is_stitched_with_the_zoos_stable_diffusion(fo
     assert not is_here(entry)
 
 
+def test_what_lies_in_a_known_latent_space_is_told_in_the_words_known_for_it(folder: Path) -> None:
+    zoo = Zoo.load()
+    told = replace(zoo.entries["sd14"].conditioning, words=("a", "fox"), examples=("a fox",))
+    zoo = Zoo({"few": replace(zoo.entries["sd14"], name="few", conditioning=told)})
+    assert zoo.resolve(str(folder)).conditioning == told
+    put(folder, "unet/config.json", {**FILES["unet/config.json"], "cross_attention_dim": 1024})
+    assert zoo.resolve(str(folder)).conditioning.words == ()
+
+
 def test_values_are_read_from_the_configs(folder: Path) -> None:
     put(folder, "vae/config.json", {**FILES["vae/config.json"], "block_out_channels": [1, 2, 4], "scaling_factor": 0.5})
     changes = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction", "beta_end": 0.02}
@@ -120,6 +130,25 @@ def test_a_folder_that_diffusers_saved_is_read_and_counted(tmp_path: Path) -> No
     assert entry.noise.beta_schedule == "linear"
     assert entry.parameters == sum(value.numel() for value in model.state_dict().values())
     assert is_here(entry)
+
+
+def test_a_denoiser_alone_takes_the_other_parts_from_the_folder_it_lies_in(folder: Path) -> None:
+    """As `tstitch train` leaves what it trains; what is told the guidance scale draws in few steps."""
+    put(folder, "many/unet/config.json", FILES["unet/config.json"])
+    put(folder, "few/unet/config.json", {**FILES["unet/config.json"], "time_cond_proj_dim": 64})
+    whole, many, few = (from_folder(path) for path in (folder, folder / "many", folder / "few"))
+    assert (few.name, few.source, few.parts) == ("few", f"folder:{folder / 'few'}", f"folder:{folder}")
+    assert (many.defaults, many.noise, many.latent_space) == (whole.defaults, whole.noise, whole.latent_space)
+    defaults = few.defaults
+    assert (defaults.scheduler, defaults.steps, defaults.guidance, defaults.size) == ("lcm", 4, 8.5, 512)
+    check([many, few])
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "nothing"])
+def test_what_lies_in_a_pipelines_folder_and_is_no_denoiser_is_refused(folder: Path, part: str) -> None:
+    (folder / "nothing").mkdir()
+    with pytest.raises(BadFileError, match=rf"{part}: has no unet/config\.json"):
+        from_folder(folder / part)
 
 
 def test_a_lone_component_is_refused_with_what_is_needed(tmp_path: Path) -> None:
