@@ -217,7 +217,6 @@ def plain_fbcache(pipeline: Any) -> None:
     config = FirstBlockCacheConfig(threshold=0.3)
     if isinstance(pipeline.transformer, CacheMixin):
         pipeline.transformer.enable_cache(config)
-        contexts_in_turn(pipeline)
     else:
         apply_first_block_cache(pipeline.transformer, config)
         only_context(pipeline.transformer)
@@ -287,8 +286,6 @@ CASES = [
     ("wan", "fbcache:threshold=0.3"),
     ("pixart", "fbcache:threshold=0.3"),
     ("cogvideox", "fbcache:threshold=0.3"),
-    ("flux2", "fbcache:threshold=0.3"),
-    ("kandinsky", "fbcache:threshold=0.3"),
     ("dit", "taylorseer"),
     ("flux", "taylorseer"),
     ("wan", "taylorseer"),
@@ -372,10 +369,8 @@ def inner(denoiser: Any, asked: str = "") -> nn.Module:
         ("cogvideox", "pab"),
         ("sana", "pab"),
         ("sd3", "pab"),
-        ("flux2", "fbcache:threshold=10"),
         ("flux2", "taylorseer"),
         ("flux2", "pab"),
-        ("kandinsky", "fbcache:threshold=10"),
         ("kandinsky", "taylorseer"),
         ("kandinsky", "pab"),
     ],

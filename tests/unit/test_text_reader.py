@@ -50,7 +50,7 @@ def test_prompts_are_encoded_by_the_tokenizer_alone(saved: Entry) -> None:
     pipeline = components.pipeline(saved, components.denoiser(saved, torch.float32), torch.float32)
     assert isinstance(pipeline.tokenizer, TextReader)
     with torch.inference_mode():
-        qwen, clip, lengths = pipeline.encode_prompt(["a fox", "a small hare"])
+        qwen, clip, lengths = pipeline.encode_prompt(["a fox", "a small hare"], max_sequence_length=1024)
     text = [len(pipeline.prompt_template.format(prompt)) for prompt in ("a fox", "a small hare")]
     assert qwen.shape == (2, max(text) - pipeline.prompt_template_encode_start_idx, 16)
     assert clip.shape == (2, 16)

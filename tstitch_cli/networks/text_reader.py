@@ -16,6 +16,9 @@ class TextReader:
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError or ValueError where `folder` has no tokenizer of Qwen2."""
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            # Of nothing, the library makes a tokenizer that knows no words.
+            raise FileNotFoundError(f"{folder.name} has neither tokenizer.json nor vocab.json")
         self.tokenizer: Any = transformers.Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
 
     def __call__(

@@ -72,7 +72,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
     ),
     # Where the first block's residual changed by less than the threshold, the other blocks' is that of before.
     "fbcache": Acceleration(
-        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _KANDINSKY, _FLUX2),
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX),
         {"threshold": Parameter(0.05, 0.0, 10.0)},
         cache=True,
         watches=True,
