@@ -237,7 +237,7 @@ def test_weights_that_are_no_safetensors_are_a_bad_file(folder: Path) -> None:
             from_folder(folder)
 
 
-TODAY = {
+TODAY: dict[str, Any] = {
     "Flux2KleinPipeline": (
         ("Flux2Transformer2DModel", {"in_channels": 128, "joint_attention_dim": 7680, "guidance_embeds": False}),
         ("AutoencoderKLFlux2", {"latent_channels": 32, "block_out_channels": [1, 2, 4, 4]}),

@@ -36,7 +36,7 @@ def saved(tmp_path: Path) -> Entry:
     index: dict[str, object] = {"_class_name": entry.pipeline, "tokenizer": ["transformers", "Qwen2VLProcessor"]}
     for name, part in made.components.items():
         if isinstance(part, nn.Module) or name == "scheduler":
-            part.save_pretrained(str(folder / name))  # type: ignore[operator]
+            part.save_pretrained(str(folder / name))
             index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
     qwen(folder / "tokenizer")
     (tmp_path / "clip").mkdir()
