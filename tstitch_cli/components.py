@@ -24,6 +24,10 @@ from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import path_of
 
+_SPARSE = "nabla"
+"""Kandinsky's sparse attention, which approximates the full one (arXiv 2507.13546) and needs kernels that torch compiles
+for it. Its authors run the same weights with the full one at 512 px."""
+
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
     """The component of `entry` in eval mode, of the class its config names, from safetensors alone.
@@ -43,6 +47,8 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
     with _loading(entry, folder):
         model = _whole(made, folder, variant=weights.variant, torch_dtype=dtype)
+    if model.config.get("attention_type") == _SPARSE:
+        model.register_to_config(attention_type="regular")
     return model.eval().requires_grad_(False)
 
 

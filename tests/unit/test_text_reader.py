@@ -65,3 +65,14 @@ def test_a_folder_without_the_tokenizer_is_told(saved: Entry) -> None:
     loaded = components.denoiser(saved, torch.float32)
     with pytest.raises(BadFileError, match="kandinsky5-pro cannot be loaded from"):
         components.pipeline(saved, loaded, torch.float32)
+
+
+def test_sparse_attention_is_run_in_full(saved: Entry) -> None:
+    """A guest that was trained without the mask would be given the host's."""
+    file = Path(saved.source.removeprefix("folder:")) / "transformer" / "config.json"
+    sparse = {"attention_type": "nabla", "attention_P": 0.8, "attention_wT": 11, "attention_wH": 3, "attention_wW": 3}
+    file.write_text(json.dumps(json.loads(file.read_text()) | sparse))
+    pipeline = components.pipeline(saved, components.denoiser(saved, torch.float32), torch.float32)
+    assert pipeline.get_sparse_params(torch.zeros(1, 2, 64, 64, 33), "cpu") is None
+    pipeline.transformer.register_to_config(attention_type="nabla")
+    assert pipeline.get_sparse_params(torch.zeros(1, 2, 64, 64, 33), "cpu") is not None
