@@ -25,8 +25,8 @@ from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import path_of
 
 _SPARSE = "nabla"
-"""Kandinsky's sparse attention, which approximates the full one (arXiv 2507.13546) and needs kernels that torch compiles
-for it. Its authors run the same weights with the full one at 512 px."""
+"""Kandinsky's sparse attention, which approximates the full one (arXiv 2507.13546) and needs kernels that torch has to
+compile. Its authors run the same weights with the full one at 512 px."""
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
