@@ -21,6 +21,7 @@ from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refu
 from tstitch_cli.jobs.request import SHEET, Pictures, Request
 from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
+from tstitch_cli.zoo.tasks import WITHOUT_NEGATIVE
 
 if TYPE_CHECKING:
     from tstitch_cli.clocks import Clock
@@ -146,9 +147,9 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
             raise UsageError(
                 f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
             )
-    if negative and entries[-1].pipeline == "FluxPipeline":
+    if negative and entries[-1].pipeline in WITHOUT_NEGATIVE:
         raise UsageError(
-            f"{plan.family} takes no negative prompt: the guidance scale is an input of its denoisers",
+            f"{plan.family} takes no negative prompt: its pipeline has no place for one",
             hint="leave --negative-prompt out",
         )
     return entries

@@ -239,7 +239,7 @@ def _anything(node: Node, place: Place, faults: Faults) -> Any:
         values = _tuple(node, (Any, ...), place, faults)
         return values if values is ABSENT else list(values)
     if node.kind == "mapping":
-        return _dict(node, (str, Any), place, faults)
+        return _dict(node, Any, place, faults)
     for reader in (_nothing, _boolean, _integer, _number):
         value = reader(node, place, Faults(faults.name))
         if value is not ABSENT:

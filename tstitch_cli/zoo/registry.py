@@ -70,6 +70,8 @@ class DenoiserFacts:
     conditioning: Conditioning | None = None
     defaults: Defaults | None = None
     architecture: ArchitectureFacts | None = None
+    components: dict[str, Component] = field(default_factory=dict)
+    """Those parts of the pipeline alone that are other than its family's."""
 
 
 @dataclass(frozen=True)
@@ -340,7 +342,7 @@ def _entry(
         parameters=facts.parameters,
         licence=facts.licence or family.licence,
         architecture=architecture if isinstance(architecture, Component) else None,
-        components=family.components,
+        components=family.components | facts.components,
         family=facts.family,
     )
 
