@@ -28,7 +28,7 @@ def test_from_folders_to_pictures(folders: Path, tmp_path: Path, monkeypatch: py
     made = read_profile(Path("p.yaml"))
     assert made.evaluations == ((2, 1), (1, 4))
     assert {d.source for d in made.denoisers} == {f"folder:{folders / name}" for name in ("small", "large")}
-    planned = run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "100%"])
+    planned = run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "1min"])
     assert planned.exit_code == 0, planned.output
     command = ["sample", "--prompt", "a red fox", "--negative-prompt", "snow", "--row", "5"]
     drawn = run.invoke(app, command)
@@ -65,7 +65,7 @@ def test_a_folder_as_train_writes_it_is_drawn_with_in_few_steps(
     made = read_profile(Path("p.yaml"))
     assert (made.setting.scheduler, made.setting.steps, made.setting.guidance) == ("lcm", 4, 8.5)
     assert [d.name for d in made.denoisers] == ["small-lcm", "large-lcm"]
-    assert run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "100%"]).exit_code == 0
+    assert run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "1min"]).exit_code == 0
     drawn = run.invoke(app, ["sample", "--prompt", "a fox"])
     assert drawn.exit_code == 0, drawn.output
 
