@@ -91,7 +91,7 @@ def controlnet(unet: Any) -> Any:
     net: Any = diffusers.ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=(4, 4), load_weights_from_unet=False
     )
-    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out):
         nn.init.normal_(block.weight, std=0.1)  # zero as built: a control that controls nothing
     return net.eval()
 

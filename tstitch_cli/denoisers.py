@@ -164,7 +164,7 @@ def load(
         pipeline.scheduler = schedulers.build(setting.scheduler, config)
         net = None
         if control is not None and random_weights:
-            net = parts.controlnet(loaded[host.name], dtype)
+            net = parts.controlnet(control, loaded[host.name], dtype)
         elif control is not None:
             net = components.controlnet(control, dtype)
         pipeline = task_pipelines.for_setting(pipeline, loaded, setting, control, net)

@@ -26,7 +26,7 @@ def tstitch(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`large`, `small` and `short` (a stage fewer) of Stable Diffusion's kind, a ControlNet, a LoRA, pictures."""
+    """`large`, `small`, `short` (a stage fewer) and `wide` of Stable Diffusion's kind, a ControlNet, a LoRA, files."""
     root = tmp_path_factory.mktemp("models")
     parts = text_parts(root)
     unets = {
@@ -38,6 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             down_block_types=("CrossAttnDownBlock2D",),
             up_block_types=("CrossAttnUpBlock2D",),
         ),
+        "wide": toys.tiny_unet(4, block_out_channels=(16, 32)),
     }
     for name, unet in unets.items():
         pipeline = toys.sd_pipeline(unet)
@@ -53,10 +54,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def planned(models: Path, *more: object) -> None:
+def planned(models: Path, *more: object, small: str = "small") -> None:
     """Profiles and plans in the current folder, all steps by the two denoisers half and half."""
     given = ("--scheduler", "ddim", "--steps", STEPS, "--size", 16, "--max-time", "1s", "--device", "cpu")
-    profiled = tstitch("profile", models / "large", models / "small", *given, *more, "--out", "p.yaml", "--overwrite")
+    profiled = tstitch("profile", models / "large", models / small, *given, *more, "--out", "p.yaml", "--overwrite")
     assert profiled.exit_code == 0, profiled.output
     made = tstitch("plan", "--profile", "p.yaml", "--budget", "10s", "--increment", "0.5", "--overwrite")
     assert made.exit_code == 0, made.output
@@ -134,6 +135,25 @@ def test_image_to_image_and_inpainting_under_control(
     assert (gone.exit_code, "which is not here" in gone.output) == (3, True), gone.output
 
 
+def test_a_denoiser_with_fewer_stages_follows_the_control_too(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models)  # folders are named as they are seen from here
+    planned(Path(), "--control", "./net", small="short")
+    rows = {row.allocation: i for i, row in enumerate(read_plan(Path("plan.yaml")).rows)}
+
+    def drawn(row: int, image: str, out: str) -> bytes:
+        given = ("--control", f"./net={image}", "--prompt", "a fox", "--out", tmp_path / out)
+        result = tstitch("sample", "--row", row, *given)
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / out / "000000.png") as picture:
+            return picture.tobytes()
+
+    alone = rows[(("short", STEPS),)]
+    assert drawn(alone, "edges.png", "edges") != drawn(alone, "photo.jpg", "photo")
+    assert drawn(mixed(), "edges.png", "mixed") != drawn(mixed(), "photo.jpg", "other")
+
+
 def test_a_lora_goes_into_the_large_denoiser_alone(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +199,7 @@ def test_a_lora_goes_into_the_large_denoiser_alone(
         (("--strength", "1.5"), "above 0 and 1 at most"),
         (("--frames", "5"), "it has no frames"),
         (("--control", "cany"), "there is no ControlNet 'cany'"),
-        (("--control", "net"), "adds 4 feature maps of 8, 8, 8, 16 channels, short takes 2 feature maps of 8, 8"),
+        (("--control", "net"), "adds to 4 feature maps of 8, 8, 8, 16 channels, wide has 4 feature maps of 16, 16, 16"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
@@ -191,7 +211,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
         raise AssertionError("loaded")
 
     monkeypatch.setattr("tstitch_cli.denoisers.load", load)
-    refused = tstitch("profile", "large", "short", "--steps", STEPS, "--size", 16, "--device", "cpu", *given)
+    refused = tstitch("profile", "large", "wide", "--steps", STEPS, "--size", 16, "--device", "cpu", *given)
     assert (refused.exit_code, said in " ".join(refused.output.split())) == (2, True), refused.output
 
 

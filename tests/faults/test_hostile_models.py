@@ -19,6 +19,7 @@ from tstitch_cli import components, lora, provenance
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
 from tstitch_cli.networks import checkpoints
 from tstitch_cli.zoo import controls, folders, needed
+from tstitch_cli.zoo.encoders import Encoder
 from tstitch_cli.zoo.registry import Zoo
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -169,7 +170,7 @@ def test_blocks_without_end(tmp_path: Path, layers: Any) -> None:
     with pytest.raises(BadFileError, match="blocks"):
         controls.resolve((), str(tmp_path), entry)
     with pytest.raises(BadFileError, match="blocks"):
-        controls.check_residuals(controls.Control("canny", "hub:a/b", residuals=(320,)), "sd14", content)
+        controls.fit("canny", Encoder((320,), (2,)), "sd14", content)
 
 
 @pytest.fixture

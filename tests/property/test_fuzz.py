@@ -88,7 +88,8 @@ denoisers:
   b: {family: fashion, source: "folder:b", title: mine, subfolder: "", parts: "bundled:fashion"}
   c: {family: fashion, source: "folder:c", architecture: {like: dit-s-256, config: {num_layers: 3}}}
 controls:
-- {name: canny, source: "hub:me/canny", pipeline: StableDiffusionPipeline, width: 768, residuals: [320, 640]}
+- {name: canny, source: "hub:me/canny", pipeline: StableDiffusionPipeline, width: 768,
+   encoder: {channels: [320, 640], layers: [2, 2]}}
 """
 
 

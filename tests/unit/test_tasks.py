@@ -1,4 +1,4 @@
-"""What a setting asks of a pipeline: steps at a strength, ControlNets that fit, videos, compiled denoisers."""
+"""What a setting asks of a pipeline: steps at a strength, videos, compiled denoisers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import pipelines, toys
+from tests import toys
 from tests.pipelines import KINDS
 from tstitch_cli import inputs, provenance, schedulers
 from tstitch_cli.denoisers import Family
@@ -21,8 +21,7 @@ from tstitch_cli.sample import Work, redraw, write
 from tstitch_cli.schema import PlannedDenoiser, Setting
 from tstitch_cli.stitching import stitch
 from tstitch_cli.trajectory import Batch, run
-from tstitch_cli.zoo import controls
-from tstitch_cli.zoo.entry import Component, Conditioning, Entry
+from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
 from tstitch_cli.zoo.tasks import check_task
 
@@ -52,53 +51,6 @@ def test_every_pipeline_takes_as_many_steps_as_the_setting_says(kind: str) -> No
                 strength = task_pipelines.strength_for(pipeline, setting, steps)
                 assert pipeline.get_timesteps(steps, strength, "cpu")[1] == setting.taken
     assert task_pipelines.strength_for(pipeline, replace(SETTING, strength=0.1), 2) == 1.0
-
-
-SD_MAPS = (320,) * 4 + (640,) * 3 + (1280,) * 5
-
-
-@pytest.mark.parametrize(
-    ("config", "maps"),
-    [
-        ({"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2}, SD_MAPS),
-        ({}, SD_MAPS),
-        ({"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 1}, (320,) * 3 + (640,) * 2 + (1280,) * 3),
-        ({"block_out_channels": [320, 640, 1280], "layers_per_block": 1}, (320, 320, 320, 640, 640, 1280)),
-        ({"block_out_channels": [320, 640, 1280], "layers_per_block": 2}, (320,) * 4 + (640,) * 3 + (1280,) * 2),
-    ],
-    ids=["sd", "default", "bk-sdm-small", "bk-sdm-tiny", "sdxl"],
-)  # fmt: skip
-def test_feature_maps_that_a_denoiser_takes(config: dict[str, Any], maps: tuple[int, ...]) -> None:
-    assert controls.residuals(config) == maps
-
-
-@pytest.mark.parametrize("changes", [{}, {"layers_per_block": 2}])
-def test_the_count_is_that_of_a_real_controlnet(changes: dict[str, Any]) -> None:
-    unet = toys.tiny_unet(1, **changes)
-    net = pipelines.controlnet(unet)
-    maps = [block.out_channels for block in net.controlnet_down_blocks]
-    assert controls.residuals(unet.config) == controls.residuals(net.config) == tuple(maps)
-
-
-def test_known_controlnets_fit_the_denoisers_that_they_were_trained_on() -> None:
-    known = Zoo.load().controls
-    sd = entry("sd", "StableDiffusionPipeline", architecture=Component("UNet2DConditionModel", {}))
-    canny = controls.resolve(known, "canny", sd)
-    controls.check(canny, [sd])
-    assert canny.source == "hub:lllyasviel/sd-controlnet-canny"
-    tiny = {"block_out_channels": [320, 640, 1280], "layers_per_block": 1, "down_block_types": ["", "", ""]}
-    small = entry("tiny", "StableDiffusionPipeline", architecture=Component("UNet2DConditionModel", tiny))
-    with pytest.raises(UsageError, match=r"canny adds 12 feature maps .* tiny takes 6"):
-        controls.check(canny, [small, sd])
-    sd2 = replace(sd, name="sd2", conditioning=Conditioning("text", 1024), architecture=None)
-    with pytest.raises(UsageError, match="768 wide, sd2 has 1024"):
-        controls.check(canny, [sd2])
-    with pytest.raises(UsageError, match="takes no ControlNet"):
-        controls.check(canny, [entry("dit", "DiTPipeline")])
-    assert controls.resolve(known, "owner/name", sd2).source == "hub:owner/name"
-    with pytest.raises(UsageError, match="no ControlNet 'cany'") as refused:
-        controls.resolve(known, "cany", sd)
-    assert "did you mean canny" in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize(

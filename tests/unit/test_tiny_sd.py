@@ -283,6 +283,8 @@ def test_the_whole_family_trains_in_miniature_and_draws(
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(["a red sneaker", "two green bags"], num_inference_steps=2, guidance_scale=7.5).images
         assert drawn[1].size == (SIDE, SIDE)
+    record = yaml.safe_load((tmp_path / "out" / "tiny-sd-outline" / "training.yaml").read_text())
+    assert record["steers"] == "tiny-sd"
 
 
 def test_the_sheet_is_drawn_by_the_command(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.networks.models import model_class
 from tstitch_cli.schema import RANDOM_WEIGHTS
 from tstitch_cli.zoo.controls import Control
+from tstitch_cli.zoo.encoders import encoder_of
 from tstitch_cli.zoo.entry import Component, Entry
 
 _BLOCK = 2**20 + 7
@@ -89,8 +90,16 @@ def _around(entry: Entry, given: dict[str, Any], dtype: torch.dtype) -> Any:
     return made(**parts)
 
 
-def controlnet(denoiser: Any, dtype: torch.dtype) -> nn.Module:
-    """A ControlNet for a built U-Net with random weights: ControlNets have the shapes of their U-Net's encoder."""
+def controlnet(control: Control, denoiser: Any, dtype: torch.dtype) -> nn.Module:
+    """A ControlNet for a built U-Net with random weights: ControlNets have the shapes of their U-Net's encoder.
+
+    Raises UsageError where `control` is one of another U-Net than the one that was built.
+    """
+    if control.encoder not in (None, encoder_of(denoiser.config)):
+        raise UsageError(
+            f"{control.name} is the ControlNet of a larger denoiser than these, whose size it has",
+            hint="give the denoiser that it was trained on as well, or leave --random-weights out",
+        )
     with init_empty_weights(include_buffers=False):
         made = diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False)
     return fill(made, dtype)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import diffusers
 from torch import nn
 
+from tstitch_cli.networks import residuals
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo import controls
 from tstitch_cli.zoo.controls import Control
+from tstitch_cli.zoo.encoders import encoder_of
 
 
 def for_setting(
@@ -19,16 +20,17 @@ def for_setting(
 ) -> Any:
     """The pipeline that does what `setting` asks for, of the parts of `pipeline` and of `net` where there is a control.
 
+    A denoiser that has fewer blocks than the one the ControlNet was trained on gets what is meant for those it has.
+
     Raises UsageError where the ControlNet does not fit a denoiser.
     """
     given: dict[str, Any] = {}
     if control is not None:
         given["controlnet"] = net
-        # Of a hub id nothing was known until now.
-        seen = replace(control, residuals=controls.residuals(net.config))
+        encoder = encoder_of(net.config)  # of a hub id nothing was known until now
         for name, denoiser in denoisers.items():
             config: Any = denoiser.config
-            controls.check_residuals(seen, name, config)
+            residuals.leave_out(denoiser, controls.fit(control.name, encoder, name, config))
     if setting.inpaint:
         return diffusers.AutoPipelineForInpainting.from_pipe(pipeline, **given)
     if setting.strength is not None:

@@ -127,12 +127,14 @@ class Noised:
         self.examples = examples
         self.alphas_cumprod = DDPMScheduler(**NOISE).alphas_cumprod
 
-    def draw(self, indices: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def draw(
+        self, indices: torch.Tensor, draw: torch.Generator, dropout: float = CAPTION_DROPOUT
+    ) -> tuple[torch.Tensor, ...]:
         """x_t (B, 4, 8, 8), t (B,), token numbers (B, LENGTH) and the noise in x_t."""
         x0 = self.latents(indices, draw)
         noise = torch.randn(x0.shape, generator=draw)
         t = torch.randint(len(self.alphas_cumprod), (len(x0),), generator=draw)
-        tokens = self.examples.table.draw(self.examples.scenes[indices], draw)
+        tokens = self.examples.table.draw(self.examples.scenes[indices], draw, dropout)
         alpha_bar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * noise, t, tokens, noise
 
@@ -154,8 +156,8 @@ class TextToImage(nn.Module):
         return self.unet(x, t, self.encoder(tokens).last_hidden_state, return_dict=False)[0]
 
 
-def compile_blocks(unet: UNet2DConditionModel) -> None:
-    """Compiles a U-Net block by block, in place: blocks of one shape share their code, so minutes are saved."""
+def compile_blocks(unet: nn.Module) -> None:
+    """Compiles a network block by block, in place: blocks of one shape share their code, so minutes are saved."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D | BasicTransformerBlock):

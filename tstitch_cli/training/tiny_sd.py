@@ -25,6 +25,7 @@ from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe
 from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule
+from tstitch_cli.training.outline import CAPTION_DROPOUT, OutlineRecipe
 from tstitch_cli.training.text_to_image import (
     NOISE,
     CaptionTable,
@@ -63,6 +64,7 @@ SCHEDULES = {
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
     "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),
     "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
+    "tiny-sd-outline": Schedule(batches=2500, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
 }
 
 
@@ -89,6 +91,8 @@ class TinySD:
                 self._large(progress(part))
             elif part == "tiny-sd-ink":
                 self._inked(part, progress(part))
+            elif part == "tiny-sd-outline":
+                self._steered(part, progress(part))
             elif part.endswith("-lcm"):
                 self._few_steps(part, progress(part))
             else:
@@ -179,6 +183,13 @@ class TinySD:
         teacher = name.removesuffix("-lcm")
         recipe = ConsistencyRecipe(name, self.schedules[name], self._examples(), self._trained(teacher))
         self._unet(recipe, progress, distilled_from=teacher)
+
+    def _steered(self, name: str, progress: Progress) -> None:
+        recipe = OutlineRecipe(name, self.schedules[name], self._examples(), self.pictures, self._trained(LARGE))
+        model, record = self.shop.run(recipe, progress)
+        folder = self.shop.folder(name)
+        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        self.shop.write(folder, record, steers=LARGE, caption_dropout=CAPTION_DROPOUT)
 
     def _unet(self, recipe: Recipe, progress: Progress, **facts: Any) -> None:
         """Trains a U-Net by `recipe` and puts it in its folder."""

@@ -12,12 +12,11 @@ from typing import Any
 
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.formats import strict_json
+from tstitch_cli.zoo.encoders import Encoder, Kept, encoder_of, kept
 from tstitch_cli.zoo.entry import Entry
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """Those whose denoisers take ControlNets."""
-MOST_BLOCKS, MOST_LAYERS, MOST_CHANNELS = 16, 100, 100_000
-"""Of a U-Net; a config that has more was not written for one."""
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
@@ -32,8 +31,8 @@ class Control:
     """Name of the plain pipeline's class; None, like the numbers, where nothing is known before it is fetched."""
     width: int | None = None
     """Features of a text token."""
-    residuals: tuple[int, ...] | None = None
-    """Channels of the feature maps that it adds to a denoiser's way down, outermost first."""
+    encoder: Encoder | None = None
+    """The way down of the denoiser that it was trained on, whose feature maps it adds to."""
     revision: str | None = None
     """The commit, branch or tag of a hub source; None is the main branch."""
     subfolder: str = ""
@@ -73,7 +72,7 @@ def check(control: Control, entries: Sequence[Entry]) -> None:
     """Returns where `control` fits all of `entries`, as far as is known before they are loaded.
 
     Raises:
-        UsageError: the denoisers take no ControlNet, another text width, or another number of feature maps.
+        UsageError: the denoisers take no ControlNet, another text width, or feature maps that it does not add to.
     """
     for entry in entries:
         if entry.pipeline not in PIPELINES:
@@ -87,61 +86,28 @@ def check(control: Control, entries: Sequence[Entry]) -> None:
                 f"the ControlNet {control.name} reads text tokens {control.width} wide, {entry.name} has {width}",
                 hint="give a ControlNet made for this family",
             )
-        if (config := _config_of(entry)) is not None:
-            check_residuals(control, entry.name, config)
+        if control.encoder is not None and (config := _config_of(entry)) is not None:
+            fit(control.name, control.encoder, entry.name, config)
 
 
-def check_residuals(control: Control, name: str, config: Mapping[str, Any]) -> None:
-    """Raises UsageError where the denoiser `name`, built from `config`, takes other feature maps than `control` has.
+def fit(control: str, encoder: Encoder, name: str, config: Mapping[str, Any]) -> Kept:
+    """What the denoiser `name`, built from `config`, has of the way down that the ControlNet `control` adds to.
 
-    BadFileError where the config does not tell them.
+    Raises UsageError where it has other feature maps, BadFileError where the config does not tell them.
     """
     try:
-        taken = residuals(config)
+        own = encoder_of(config)
     except ValueError as error:
         raise BadFileError(
             f"{name}: the config of its denoiser does not tell its blocks: {error}", hint="fetch or convert it again"
         ) from error
-    if control.residuals is not None and control.residuals != taken:
+    if (found := kept(encoder, own)) is None:
         raise UsageError(
-            f"the ControlNet {control.name} adds {_say(control.residuals)} channels, {name} takes {_say(taken)}",
-            hint="a denoiser with fewer blocks than the one a ControlNet was trained on cannot follow it; "
-            "denoisers with the same blocks can, such as sdxl with ssd-1b",
+            f"the ControlNet {control} adds to {encoder.words}, {name} has {own.words}",
+            hint="a ControlNet steers denoisers with the stages and layers of the one it was trained on, or with fewer "
+            "of them, such as bk-sdm-tiny beside sd14",
         )
-
-
-def residuals(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Channels of the feature maps that a U-Net (UNet2DConditionModel) passes across, and takes from a ControlNet.
-
-    One map after the first convolution, one for each layer of a stage, one for each halving between stages.
-
-    Raises ValueError where the config does not tell them.
-    """
-    channels, layers = config.get("block_out_channels", (320, 640, 1280, 1280)), config.get("layers_per_block", 2)
-    if isinstance(layers, int) and isinstance(channels, list | tuple):
-        layers = (layers,) * len(channels)
-    if not (_counts(channels, MOST_CHANNELS) and _counts(layers, MOST_LAYERS) and len(channels) == len(layers)):
-        raise ValueError("expected the channels and layers of every block")
-    channels, each = tuple(channels), tuple(layers)
-    last = len(channels) - 1
-    maps = [
-        (width,) * (count + (stage < last)) for stage, (width, count) in enumerate(zip(channels, each, strict=True))
-    ]
-    return channels[:1] + tuple(width for stage in maps for width in stage)
-
-
-def _counts(found: Any, most: int) -> bool:
-    """Whether `found` is a list of some whole numbers from 1 to `most`."""
-    return (
-        isinstance(found, list | tuple)
-        and 0 < len(found) <= MOST_BLOCKS
-        and all(type(n) is int and 0 < n <= most for n in found)
-    )
-
-
-def _say(maps: tuple[int, ...]) -> str:
-    """(320, 320, 640) -> "3 feature maps of 320, 320, 640"."""
-    return f"{len(maps)} feature maps of {', '.join(map(str, maps))}"
+    return found
 
 
 def _from_folder(name: str, folder: Path) -> Control:
@@ -155,10 +121,10 @@ def _from_folder(name: str, folder: Path) -> Control:
         raise BadFileError(f"{file}: {str(config.get('_class_name'))[:60]!r} is no ControlNetModel", hint=_FOLDER)
     width = config.get("cross_attention_dim", 1280)
     try:
-        maps = residuals(config)
+        encoder = encoder_of(config)
     except ValueError as error:
         raise BadFileError(f"{file}: its blocks are not told as they should be: {error}", hint=_FOLDER) from error
-    return Control(name, f"folder:{folder.resolve()}", width=width if isinstance(width, int) else None, residuals=maps)
+    return Control(name, f"folder:{folder.resolve()}", width=width if isinstance(width, int) else None, encoder=encoder)
 
 
 _FOLDER = "a ControlNet's folder has the config.json and the safetensors weights of a ControlNetModel"

@@ -241,6 +241,8 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
         for index, control in enumerate(file.controls):
             if not _SOURCE.fullmatch(control.source):
                 yield ("controls", index, "source"), _WANTED_SOURCE
+            if control.encoder is not None and not control.encoder.sound:
+                yield ("controls", index, "encoder"), "expected the channels and the layers of as many stages"
         for name, denoiser in file.denoisers.items():
             place = ("denoisers", name)
             if denoiser.family not in families:
@@ -257,7 +259,8 @@ def _read(path: Path, known: dict[str, FamilyFacts], shipped: dict[str, Entry]) 
     file = documents.read(path, ZooFile, SCHEMA, faults)
     families = {name: _labelled(facts, path) for name, facts in file.families.items()}
     denoisers = {name: _labelled(facts, path) for name, facts in file.denoisers.items()}
-    return replace(file, families=families, denoisers=denoisers)
+    named = tuple(replace(control, source=_absolute(control.source, path)) for control in file.controls)
+    return replace(file, families=families, denoisers=denoisers, controls=named)
 
 
 def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[Place, str]]:
