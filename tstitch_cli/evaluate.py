@@ -19,24 +19,18 @@ from tstitch_cli.jobs.shards import WHOLE, Shard
 from tstitch_cli.quality import statistics
 from tstitch_cli.quality.drawing import Drawing, Keeper, Progress, Scorer
 from tstitch_cli.quality.features import Extractor
+from tstitch_cli.quality.judging import UNASKED
 from tstitch_cli.quality.manifolds import MOST_POINTS, precision_and_recall
+from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quality.records import Records
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.quality.statistics import Described, Sums, frechet, jackknifed
 from tstitch_cli.schema import RANDOM_WEIGHTS, Evaluation, Measured
 from tstitch_cli.trajectory import Batch
+from tstitch_cli.zoo.entry import Entry
 
 PIXELS_AT_ONCE = 2**21
 MOST_AT_ONCE = 100
-NEEDS = {
-    "fid": "a --reference",
-    "is": "a network that tells classes, see --features",
-    "precision": "a --reference of single pictures, not of their mean and covariance alone",
-    "recall": "a --reference of single pictures, not of their mean and covariance alone",
-    "clip": "a family that is drawn from prompts, not by class",
-    "accuracy": "a family that is drawn by class, and a bundled family's own classifier, see --features",
-}
-"""What each metric is measured with."""
 NOTHING = "none"
 """What an `Evaluation` says of features or a reference that were not needed."""
 
@@ -105,8 +99,8 @@ def evaluate(
         )
     if not prompts:
         raise UsageError("there is no prompt to draw", hint="give one at least")
-    kind = family.entries[0].conditioning.kind
-    wanted = asked_for(metrics, measurable(kind, extractor, reference, scorer))
+    drawn_from = in_turn(prompts, count, first)
+    wanted = asked_for(metrics, measurable(family.entries[0], drawn_from, extractor, reference, scorer))
     counts = counts if counts is not None else (1,) * family.setting.taken
     drawing = Drawing(
         family=family,
@@ -126,7 +120,7 @@ def evaluate(
         return Evaluated(measured, evaluation, made, saved, drawn, described)
     for number, name in enumerate(allocations):
         progress(f"measuring {name}", number / len(allocations))
-        measured[name] = _measure(described[name], reference, wanted)
+        measured[name] = _measure(described[name], extractor, reference, wanted)
     return Evaluated(measured, evaluation, made, saved, drawn, described)
 
 
@@ -143,16 +137,28 @@ def evaluation_of(
     return Evaluation(
         features=extractor.name if extractor is not None else NOTHING,
         reference=reference.digest if reference is not None else NOTHING,
-        prompts=digest_of_prompts([prompts[i % len(prompts)] for i in range(first, first + count)]),
+        prompts=digest_of_prompts(in_turn(prompts, count, first)),
         pictures=count,
         seed=seed,
     )
 
 
+def in_turn(prompts: Sequence[str], count: int, first: int = 0) -> list[str]:
+    """The prompts of the pictures `first` ... `first + count - 1`."""
+    return [prompts[i % len(prompts)] for i in range(first, first + count)]
+
+
 def measurable(
-    conditioning: str, extractor: Extractor | None, reference: Reference | None, scorer: Scorer | None
+    entry: Entry,
+    prompts: Sequence[str],
+    extractor: Extractor | None,
+    reference: Reference | None,
+    scorer: Scorer | None,
 ) -> tuple[str, ...]:
-    """The metrics that can be measured, in the order of `metrics.METRICS`, of a `text` or a `class` family."""
+    """The metrics that can be measured of the family of `entry`, in the order of `metrics.METRICS`.
+
+    `prompts` are those of all pictures; raises UsageError where one is no class of a family that is drawn by class.
+    """
     compared = extractor is not None and reference is not None
     among = compared and reference is not None and reference.manifold is not None
     possible = {
@@ -160,10 +166,12 @@ def measurable(
         "is": extractor is not None and extractor.classes > 0,
         "precision": among,
         "recall": among,
-        "clip": scorer is not None and conditioning == "text",
-        "accuracy": extractor is not None and extractor.classes_asked and conditioning == "class",
+        "clip": scorer is not None and entry.conditioning.kind == "text",
     }
-    return tuple(name for name, can in possible.items() if can)
+    asking = {} if extractor is None else extractor.judge.asking(entry, prompts)
+    fewest = max(1, min(statistics.FEWEST, len(prompts)))
+    possible |= {name: pictures >= fewest for name, pictures in asking.items()}
+    return tuple(name for name in METRICS if possible.get(name))
 
 
 def asked_for(metrics: Sequence[str] | None, possible: Sequence[str]) -> tuple[str, ...]:
@@ -172,7 +180,8 @@ def asked_for(metrics: Sequence[str] | None, possible: Sequence[str]) -> tuple[s
         if name not in possible:
             raise UsageError(
                 f"{name} cannot be measured with what is given",
-                hint=f"it takes {NEEDS[name]}" + (f"; these can be: {', '.join(possible)}" if possible else ""),
+                hint=f"it takes {METRICS[name].takes}"
+                + (f"; these can be: {', '.join(possible)}" if possible else ""),
             )
     if not possible:
         raise UsageError("nothing can be measured with what is given", hint="give a --reference")
@@ -214,7 +223,9 @@ class _AsAsked(Mapping[str, Described]):
         return len(self._drawing.turns)
 
 
-def _measure(described: Described, reference: Reference | None, wanted: Sequence[str]) -> dict[str, Measured]:
+def _measure(
+    described: Described, extractor: Extractor | None, reference: Reference | None, wanted: Sequence[str]
+) -> dict[str, Measured]:
     """The metrics `wanted` of the pictures `described`."""
     parts = [Sums.of(described[part]) for part in statistics.subsets(len(described))]
     found: dict[str, Measured] = {}
@@ -228,7 +239,9 @@ def _measure(described: Described, reference: Reference | None, wanted: Sequence
         both = precision_and_recall(reference.manifold, points, statistics.subsets(len(points)))
         found |= dict(zip(("precision", "recall"), both, strict=True))
     if "clip" in wanted:
-        found["clip"] = jackknifed(parts, lambda sums: sums.clip / sums.count, 0.0)
-    if "accuracy" in wanted:
-        found["accuracy"] = jackknifed(parts, lambda sums: sums.hits / sums.count, 0.0, 1.0)
+        found["clip"] = statistics.mean(described.clip[:, 0], 0.0)
+    for column, name in enumerate(extractor.judge.metrics if extractor is not None else ()):
+        if name in wanted:
+            hits = described.hits[:, column]
+            found[name] = statistics.mean(hits[hits != UNASKED], 0.0, 1.0)
     return {name: found[name] for name in wanted}

@@ -18,10 +18,12 @@ from tstitch_cli.evaluate import Evaluated, evaluate
 from tstitch_cli.quality import references
 from tstitch_cli.quality.drawing import pixels
 from tstitch_cli.quality.features import Features
+from tstitch_cli.quality.judging import Judge, Told, told_by_class
 from tstitch_cli.quality.prefixes import nodes
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.stitching import StitchedDenoiser
 from tstitch_cli.trajectory import Batch, Trajectory, run
+from tstitch_cli.zoo.entry import Entry
 
 COSTS = {"s": 0.01, "b": 0.02, "l": 0.05}
 STEPS = 6
@@ -39,11 +41,13 @@ PROMPTS = [str(number) for number in range(10)]
 class Columns:
     """Features that anybody can check: the mean of every column of the grey picture."""
 
-    name, digest, classes, classes_asked, side = "columns", "c0", 10, True, 16
+    name, digest, classes, side = "columns", "c0", 10, 16
+    judge = Judge({"accuracy": ("class",)}, told_by_class)
 
     def __call__(self, pictures: torch.Tensor) -> Features:
         columns = pictures[:, 0].double().mean(1) / 255.0
-        return Features(columns, (columns[:, :10] * 3.0).softmax(1))
+        classes = columns[:, :10]
+        return Features(columns, (classes * 3.0).softmax(1), {"class": classes.argmax(1)})
 
 
 @pytest.fixture
@@ -206,6 +210,39 @@ def test_metrics_are_what_they_should_be(family: Family, reference: Reference, t
     assert all(each.low <= each.value <= each.high for each in measured.values())
     assert found.evaluation.pictures == 20
     assert found.evaluation.features == "columns"
+
+
+class NotNine(Columns):
+    """Tells classes below nine, and whether they are odd, and understands no ninth class."""
+
+    digest = "c1"
+
+    def __call__(self, pictures: torch.Tensor) -> Features:
+        made = super().__call__(pictures)
+        return Features(made.features, made.probabilities, {"garment": made.answers["class"], "count": made.answers["class"] % 2})
+
+    @staticmethod
+    def told(entry: Entry, prompts: Sequence[str]) -> list[Told]:
+        return [{} if p == "9" else {"garment": int(p), **({"count": int(p) % 2} if int(p) < 5 else {})} for p in prompts]
+
+    judge = Judge({"garment": ("garment",), "count": ("count",), "alignment": ("garment", "count")}, told)
+
+
+def test_what_some_prompts_do_not_ask_for_is_left_out(family: Family, reference: Reference, tmp_path: Path) -> None:
+    seen, rows = Seen(), {"1": ROWS["1"]}
+    found = measure(family, reference, tmp_path, rows=rows, extractor=NotNine(), count=50, keeper=seen)
+    shown = NotNine()(torch.cat(seen.pictures["1"])).answers["garment"].numpy()
+    asked = np.arange(50) % 10
+    measured = found.measured["1"]
+    assert list(measured) == ["fid", "is", "precision", "recall", "alignment", "garment", "count"]
+    hit = (shown == asked)[asked != 9].mean()
+    assert 0 < hit < 1
+    # Who has the right number has the right parity too.
+    assert measured["alignment"] == measured["garment"]
+    assert measured["garment"].value == pytest.approx(hit)
+    assert measured["count"].value == pytest.approx((shown % 2 == asked % 2)[asked < 5].mean())
+    with pytest.raises(UsageError, match="count cannot be measured"):
+        measure(family, reference, tmp_path, rows=rows, extractor=NotNine(), count=30, metrics=["count"])
 
 
 def test_what_cannot_be_measured_is_refused(family: Family, reference: Reference, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_inception_describes_pictures_of_any_size(cache: Path, monkeypatch: pyte
     assert made.features.shape == (2, 2048)
     assert made.probabilities is not None
     torch.testing.assert_close(made.probabilities.sum(1), torch.ones(2))
-    assert (extractor.name, len(extractor.digest), extractor.classes_asked) == ("inception", 16, False)
+    assert (extractor.name, len(extractor.digest), dict(extractor.judge.metrics)) == ("inception", 16, {})
 
 
 def test_pictures_are_resized_as_tensorflow_does() -> None:
@@ -94,7 +94,7 @@ def test_unknown_features_are_refused() -> None:
 def test_the_classifier_of_captioned_pictures_sees_their_colours(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from tstitch_cli.quality.attributes import AttributeClassifier
+    from tstitch_cli.quality.attributes import HEADS, AttributeClassifier
 
     torch.manual_seed(0)
     save_file(AttributeClassifier().state_dict(), tmp_path / "model.safetensors")
@@ -102,7 +102,7 @@ def test_the_classifier_of_captioned_pictures_sees_their_colours(tmp_path: Path)
     shown = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     made = extractor(shown)
     assert made.probabilities is not None
-    assert (made.features.shape, made.probabilities.shape, extractor.classes_asked) == ((2, 64), (2, 10), False)
+    assert (made.features.shape, made.probabilities.shape, sorted(made.answers)) == ((2, 64), (2, 10), sorted(HEADS))
     assert not torch.allclose(made.features, extractor(shown.flip(1)).features)
 
 

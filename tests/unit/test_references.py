@@ -18,13 +18,14 @@ from PIL import Image
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.quality import references
 from tstitch_cli.quality.features import ClassifierFeatures, Features, grey
+from tstitch_cli.quality.judging import Judge
 from tstitch_cli.quality.statistics import frechet
 
 
 class Means:
     """Twelve features: the means of the quarters of each colour."""
 
-    name, digest, classes, classes_asked, side = "means", "m0", 0, False, 8
+    name, digest, classes, judge, side = "means", "m0", 0, Judge(), 8
 
     def __init__(self) -> None:
         self.described = 0

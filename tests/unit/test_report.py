@@ -40,6 +40,7 @@ from tstitch_cli.errors import UsageError
 from tstitch_cli.planning.objectives import loss_of
 from tstitch_cli.quality import references
 from tstitch_cli.quality.features import Features
+from tstitch_cli.quality.judging import Judge, told_by_class
 from tstitch_cli.quality.statistics import SUBSETS, Described
 from tstitch_cli.schema import Agreement, Closeness, Measured, Setting
 
@@ -80,11 +81,12 @@ class Quarters:
     digest: str = "0" * 16
     side: int = 16
     classes: int = 10
-    classes_asked: bool = True
+    judge: Judge = Judge({"accuracy": ("class",)}, told_by_class)
 
     def __call__(self, pictures: torch.Tensor) -> Features:
         quarters = torch.nn.functional.avg_pool2d(pictures[:, :1].float(), pictures.shape[-1] // 2).flatten(1)
-        return Features(quarters, (quarters @ torch.linspace(-1, 1, 40).view(4, 10)).softmax(1))
+        logits = quarters @ torch.linspace(-1, 1, 40).view(4, 10)
+        return Features(quarters, logits.softmax(1), {"class": logits.argmax(1)})
 
 
 def described(features: torch.Tensor) -> Described:

@@ -12,6 +12,7 @@ import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
+from tstitch_cli.commands.measuring_with import captions_of, instruments, prompts_of, tell_left_out, warn_of_few
 from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
 from tstitch_cli.errors import ExitStatus, StaleError, UsageError
 from tstitch_cli.quality.metrics import METRICS
@@ -20,14 +21,9 @@ from tstitch_cli.schema import MAX_SEED, Evaluation, Plan
 if TYPE_CHECKING:
     from tstitch_cli.evaluate import Evaluated
     from tstitch_cli.jobs.shards import Shard
-    from tstitch_cli.quality.clip_score import ClipScore
-    from tstitch_cli.quality.features import Extractor
-    from tstitch_cli.quality.references import Reference
     from tstitch_cli.zoo.entry import Entry
 
 Progress = Callable[[str, float], None]
-PICTURES_PER_FEATURE = 10
-"""Below so many the covariance of the features is mostly chance, which a Frechet distance adds up."""
 SEED = 1
 """Another than that of the pictures by which `tstitch profile` compares predictions."""
 
@@ -40,7 +36,11 @@ def evaluate(
     rows: Annotated[str, typer.Option(help="all, pareto, chosen, or numbers of rows: 0,3,7-9.")] = "all",
     count: Annotated[int, typer.Option(help="Pictures of each row.", min=1)] = 1000,
     prompts_file: Annotated[
-        Path | None, typer.Option(help="One prompt a line, drawn in turn; the classes in turn where there are classes.")
+        Path | None,
+        typer.Option(
+            help="One prompt a line, drawn in turn, or the name of captions that the family ships with, such as "
+            "unseen; the classes, or the family's own captions, by default."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Noise comes from it and the index alone.", min=0, max=MAX_SEED)] = SEED,
     metrics: Annotated[
@@ -48,7 +48,10 @@ def evaluate(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="A folder of pictures or statistics (.npz) to compare with; the family's own by default."),
+        typer.Option(
+            help="A folder of pictures or statistics (.npz) to compare with, or the name of one that the family ships "
+            "with, such as ink; the family's own by default."
+        ),
     ] = None,
     features: Annotated[
         str | None,
@@ -214,19 +217,23 @@ def _measure(
     bar("looking for what is needed", 0.0)
     entries = entries_of(plan.denoisers)
     control = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
-    prompts = _prompts(plan, entries[0], prompts_file)
+    captions = captions_of(plan, prompts_file)
+    prompts = prompts_of(plan, entries[0], prompts_file, captions)
     if entries[0].conditioning.kind == "class" and count % len(prompts):
         talk.print(f"[yellow]{count:,} pictures are not as many of each of the {len(prompts):,} classes[/]")
     from tstitch_cli.devices import resolve_device
 
     device = resolve_device(plan.setting.device)
     _refuse_other_weights(plan, entries)
-    extractor, scorer, compared = _instruments(plan, entries[0], features, wanted, place, work, device, bar)
+    extractor, scorer, compared = instruments(plan, entries[0], features, wanted, place, captions, work, device, bar)
     from tstitch_cli import evaluate as stage
 
-    asked = stage.asked_for(wanted, stage.measurable(entries[0].conditioning.kind, extractor, compared, scorer))
+    in_turn = stage.in_turn(prompts, count)
+    asked = stage.asked_for(wanted, stage.measurable(entries[0], in_turn, extractor, compared, scorer))
     if "fid" in asked and compared is not None:
-        _warn_of_few(count, len(compared.gaussian.mean))
+        warn_of_few(count, len(compared.gaussian.mean))
+    if extractor is not None:
+        tell_left_out(extractor.judge.asking(entries[0], in_turn), wanted, asked, count)
     evaluation = stage.evaluation_of(extractor, compared, prompts, seed=seed, count=count)
     _refuse_mixing(plan, numbers, evaluation, remeasure=remeasure)
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
@@ -254,72 +261,6 @@ def _measure(
         progress=stopping.between(
             lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
         ),
-    )
-
-
-def _warn_of_few(count: int, features: int) -> None:
-    enough = PICTURES_PER_FEATURE * features
-    if count < enough:
-        talk.print(
-            f"[yellow]fid comes out too high where there are few pictures: {count:,} are measured by {features:,} "
-            f"features, for which about {enough:,} are enough; compare it only between rows of as many[/]"
-        )
-
-
-def _instruments(
-    plan: Plan,
-    entry: Entry,
-    features: str | None,
-    wanted: Sequence[str] | None,
-    place: Path | None,
-    work: Path,
-    device: str,
-    bar: Progress,
-) -> tuple[Extractor | None, ClipScore | None, Reference | None]:
-    """The networks and the reference that `wanted` needs; raises BadFileError where weights are to be fetched first."""
-    from tstitch_cli.quality import features as networks
-    from tstitch_cli.quality import references
-
-    bar("loading what measures", 0.0)
-    extractor, scorer, compared = None, None, None
-    if entry.conditioning.kind == "text" and (wanted is None or "clip" in wanted):
-        from tstitch_cli.quality.clip_score import ClipScore
-
-        scorer = ClipScore(device)
-    if wanted is None or set(wanted) - {"clip"}:
-        own = plan.family if plan.family in networks.classifiers() else networks.INCEPTION
-        extractor = networks.named(features or own, device)
-        if (file := place or references.bundled(extractor.name)) is not None:
-            compared = references.read(file, extractor, work, bar)
-        elif wanted is None:
-            talk.print("no --reference, so no fid, precision and recall")
-    return extractor, scorer, compared
-
-
-def _prompts(plan: Plan, entry: Entry, file: Path | None) -> list[str]:
-    """What is drawn in turn: the prompts of `file`, else every class by its number."""
-    if file is not None:
-        from tstitch_cli.jobs.prompts import read
-
-        asked = read(file)
-        for name in ("seed", "negative_prompt", "count"):
-            if any(getattr(prompt, name) is not None for prompt in asked):
-                raise UsageError(
-                    f"{file}: gives prompts a {name} of their own, and pictures are measured of all prompts alike: "
-                    "in turn, from --seed",
-                    hint=f"leave {name} out of the file",
-                )
-        prompts = [prompt.text for prompt in asked]
-        if entry.conditioning.kind == "class":
-            from tstitch_cli.zoo.entry import class_numbers
-
-            class_numbers(entry, prompts)
-        return prompts
-    if entry.conditioning.kind == "class":
-        return [str(number) for number in range(len(entry.conditioning.labels))]
-    raise UsageError(
-        f"{plan.family} is drawn from text, and there are no prompts to measure with",
-        hint="give --prompts-file FILE, one prompt a line, such as the captions of the reference",
     )
 
 

@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import Evaluation, Measured, Row
 
-SHARES = ("precision", "recall", "accuracy")
-"""Metrics that are said in per cent."""
-
 
 def present(rows: Iterable[Row]) -> list[str]:
     """The metrics that some of `rows` have, in the order of METRICS."""
@@ -27,7 +24,7 @@ def cell(name: str, measured: Measured | None) -> str:
     if measured is None:
         return "-"
     half = max(measured.high - measured.value, measured.value - measured.low)
-    if name in SHARES:
+    if METRICS[name].share:
         return f"{measured.value * 100:.1f} ± {half * 100:.1f} %"
     decimals = 2 if measured.value < 100 else 1
     return f"{measured.value:.{decimals}f} ± {half:.{decimals}f}"

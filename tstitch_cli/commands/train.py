@@ -17,9 +17,9 @@ def train(
         list[str] | None,
         typer.Argument(
             help="Of Fashion-MNIST: classifier, autoencoder, fashion-s, fashion-b, fashion-xl, all of these by "
-            "default. Of the tiny Stable Diffusion: tiny-sd-classifier, tiny-sd-autoencoder, tiny-sd-sharper, tiny-sd, "
-            "tiny-sd-base, tiny-sd-small, tiny-sd-ink (stylised), tiny-sd-lcm and tiny-sd-small-lcm (of few steps), "
-            "tiny-sd-outline (a ControlNet)."
+            "default. Of the tiny Stable Diffusion: tiny-sd-classifier and tiny-sd-clip (what measures it), "
+            "tiny-sd-autoencoder, tiny-sd-sharper, tiny-sd, tiny-sd-base, tiny-sd-small, tiny-sd-ink (stylised), "
+            "tiny-sd-lcm and tiny-sd-small-lcm (of few steps), tiny-sd-outline (a ControlNet)."
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Folder with Fashion-MNIST's four IDX files.")] = None,

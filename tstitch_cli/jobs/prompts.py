@@ -13,6 +13,7 @@ from typing import Any
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.formats import strict_json
 from tstitch_cli.schema import MAX_SEED
+from tstitch_cli.zoo.registry import BUNDLED
 
 COLUMNS = ("prompt", "seed", "negative_prompt", "count")
 MAX_BYTES = 1 << 27
@@ -36,6 +37,12 @@ class Prompt:
     seed: int | None = None
     negative_prompt: str | None = None
     count: int | None = None
+
+
+def bundled(family: str) -> dict[str, Path]:
+    """The files of captions that a bundled family ships with, each by its name, such as seen and unseen."""
+    found = sorted(path for path in BUNDLED.glob("*/captions-*.txt") if path.parent.name == family)
+    return {path.stem.removeprefix("captions-"): path for path in found}
 
 
 def read(path: Path) -> tuple[Prompt, ...]:

@@ -10,32 +10,45 @@ from torch.nn import functional as F
 
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.fetching import hub
+from tstitch_cli.quality.features import digest_of_file
+from tstitch_cli.zoo.registry import BUNDLED
 
 REPOSITORY = "openai/clip-vit-large-patch14"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+HINT = f"fetch it (1.7 GB): hf download {REPOSITORY} {' '.join(FILES)}"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the red, green and blue of the pictures that CLIP was trained on, which it sees normalised by them."""
+"""Of the red, green and blue of the pictures that CLIP was trained on, by which every CLIP here sees them normalised."""
 
 
 class ClipScore:
-    """100 max(0, cos) of the embeddings of a picture and its prompt, as torchmetrics has it."""
+    """100 max(0, cos) of the embeddings of a picture and its prompt, as torchmetrics has it.
 
-    def __init__(self, device: torch.device | str = "cpu", repository: str = REPOSITORY) -> None:
-        """Raises BadFileError, with the command that fetches it, where CLIP is not in the hub's cache or broken."""
+    By CLIP ViT-L/14, which the score is defined by, or by a family's own in the same format, whose scores compare
+    among that family alone.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", folder: Path | None = None) -> None:
+        """The weights and tokenizer are those in `folder`, else ViT-L/14's in the hub's cache.
+
+        Raises BadFileError, with the command that fetches them, where they are not there or broken.
+        """
         from safetensors import SafetensorError
         from transformers import CLIPModel, CLIPTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        folder = _folder(repository)
-        self.digest = folder.name
+        place = folder or _fetched()
         self.device = torch.device(device)
         try:
-            self.model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-            self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+            # The folder in the hub's cache is called by its commit.
+            self.digest = place.name if folder is None else digest_of_file(place / "model.safetensors")
+            self.model = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)
+            self.tokenizer = CLIPTokenizer.from_pretrained(place)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             why = str(error).strip().splitlines()[0]
-            raise BadFileError(f"{repository} cannot be loaded from {folder}: {why}", hint=_hint(repository)) from error
+            raise BadFileError(
+                f"CLIP cannot be loaded from {place}: {why}", hint="install tstitch again" if folder else HINT
+            ) from error
         self.model.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
@@ -55,6 +68,12 @@ class ClipScore:
         return 100.0 * cosine.clamp(min=0.0)
 
 
+def bundled(family: str) -> Path | None:
+    """The folder with the CLIP that a bundled family ships with, None where it has none."""
+    found = (path.parent for path in BUNDLED.glob("*/clip/model.safetensors"))
+    return next((folder for folder in found if folder.parent.name == family), None)
+
+
 def prepared(pictures: torch.Tensor, side: int) -> torch.Tensor:
     """(B, 3, H, W) uint8 to (B, 3, side, side) as CLIP sees it: the middle, resized bicubically, normalised."""
     height, width = pictures.shape[-2:]
@@ -62,23 +81,18 @@ def prepared(pictures: torch.Tensor, side: int) -> torch.Tensor:
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
     smooth = F.interpolate(pictures.float(), size, mode="bicubic", antialias=True, align_corners=False)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    middle = smooth[..., top : top + side, left : left + side].clamp(0.0, 255.0).round() / 255.0
+    return normalised(smooth[..., top : top + side, left : left + side].clamp(0.0, 255.0).round() / 255.0)
+
+
+def normalised(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with the mean and spread of what CLIP was trained on taken out."""
     mean, std = (torch.tensor(values, device=pictures.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (middle - mean) / std
+    return (pictures - mean) / std
 
 
-def fetch_command(repository: str = REPOSITORY) -> str:
-    """The one command that fetches CLIP into the hub's cache."""
-    return f"hf download {repository} {' '.join(FILES)}"
-
-
-def _folder(repository: str) -> Path:
-    """The newest commit of `repository` in the hub's cache that has the weights."""
-    found = [folder for folder in hub.snapshots(f"hub:{repository}", None) if (folder / "model.safetensors").is_file()]
+def _fetched() -> Path:
+    """The newest commit of CLIP in the hub's cache that has the weights."""
+    found = [folder for folder in hub.snapshots(f"hub:{REPOSITORY}", None) if (folder / "model.safetensors").is_file()]
     if not found:
-        raise BadFileError(f"{repository}, which the CLIP score is measured by, is not here", hint=_hint(repository))
+        raise BadFileError(f"{REPOSITORY}, which the CLIP score is measured by, is not here", hint=HINT)
     return max(found, key=lambda folder: folder.stat().st_mtime)
-
-
-def _hint(repository: str) -> str:
-    return f"fetch it (1.7 GB): {fetch_command(repository)}"

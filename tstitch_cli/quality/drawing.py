@@ -29,7 +29,6 @@ from tstitch_cli.quality.prefixes import SharedPrefixes, depth_first, nodes
 from tstitch_cli.quality.records import Records, key
 from tstitch_cli.quality.statistics import Described, joined
 from tstitch_cli.trajectory import Batch, Trajectory, run
-from tstitch_cli.zoo.entry import class_numbers
 
 Progress = Callable[[str, float], None]
 """Told what runs now and which share of the work, in [0, 1], is done."""
@@ -133,14 +132,11 @@ class Drawing:
         shown = pixels(trajectory.images)
         none = torch.zeros(len(shown), 0)
         features, probabilities, hits, clip = none, none, none, none
-        entry = self.family.entries[0]
         if self.extractor is not None:
             made = self.extractor(shown)
             features = made.features.float().cpu()
             probabilities = none if made.probabilities is None else made.probabilities.float().cpu()
-            if self.extractor.classes_asked and entry.conditioning.kind == "class":
-                asked = torch.tensor(class_numbers(entry, batch.prompts))
-                hits = (probabilities.argmax(1) == asked).float()[:, None]
+            hits = self.extractor.judge.hits(self.family.entries[0], batch.prompts, made.answers)
         if self.scorer is not None:
             clip = self.scorer(shown, batch.prompts).float().cpu()[:, None]
         return Described(features, probabilities, clip, hits)

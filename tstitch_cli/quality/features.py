@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tstitch_cli.errors import UsageError
-from tstitch_cli.quality.attributes import AttributeClassifier
+from tstitch_cli.quality.attributes import HEADS, AttributeClassifier
 from tstitch_cli.quality.classifier import Classifier
+from tstitch_cli.quality.judging import Judge, told_by_caption, told_by_class
 from tstitch_cli.zoo.registry import BUNDLED
 
 INCEPTION = "inception"
@@ -30,6 +31,8 @@ class Features:
     """(B, D) float."""
     probabilities: torch.Tensor | None
     """(B, C) float, of the classes it tells apart; None where it tells none."""
+    answers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """(B,) int64 by attribute: what the pictures are taken to show."""
 
 
 class Extractor(Protocol):
@@ -52,8 +55,8 @@ class Extractor(Protocol):
         """How many classes it tells apart, 0 where none."""
 
     @property
-    def classes_asked(self) -> bool:
-        """Whether its classes are those of the prompts, so that it can tell if what was asked for was drawn."""
+    def judge(self) -> Judge:
+        """What it can tell of pictures and their prompts."""
 
     def __call__(self, pictures: torch.Tensor) -> Features:
         """The features of `pictures` (B, 3, H, W) uint8; raises UsageError where it cannot take their size."""
@@ -67,15 +70,30 @@ class _Network:
     side: int
     coloured: bool
     classes: int
-    classes_asked: bool
-    head: Callable[[nn.Module], nn.Module]
-    """Its last layer, from features to the logits of the classes."""
+    heads: Mapping[str, str]
+    """Attributes, and the layer that tells each from the features; the first tells the classes."""
+    judge: Judge
 
 
+_SCENE = ("garment", "colour", "background", "count")
 _NETWORKS = {
-    "fashion": _Network(Classifier, 32, False, 10, True, lambda model: model.get_submodule("to_logits")),
+    "fashion": _Network(
+        Classifier,
+        side=32,
+        coloured=False,
+        classes=10,
+        heads={"class": "to_logits"},
+        judge=Judge({"accuracy": ("class",)}, told_by_class),
+    ),
     # Of what it tells of a captioned picture, the kinds of garments are the classes.
-    "tiny-sd": _Network(AttributeClassifier, 64, True, 10, False, lambda model: model.get_submodule("heads.garment")),
+    "tiny-sd": _Network(
+        AttributeClassifier,
+        side=64,
+        coloured=True,
+        classes=HEADS["garment"],
+        heads={name: f"heads.{name}" for name in HEADS},
+        judge=Judge({name: (name,) for name in _SCENE} | {"alignment": _SCENE, "style": ("style",)}, told_by_caption),
+    ),
 }
 
 
@@ -91,7 +109,7 @@ class ClassifierFeatures:
             )
         self._network = network = _NETWORKS[family]
         self.name, self.digest = family, digest_of_file(file)
-        self.side, self.classes, self.classes_asked = network.side, network.classes, network.classes_asked
+        self.side, self.classes, self.judge = network.side, network.classes, network.judge
         # Apple's GPUs have no float64; the classifier is small enough for the processor.
         self._device = torch.device("cpu" if torch.device(device).type == "mps" else device)
         model = network.model()
@@ -109,7 +127,9 @@ class ClassifierFeatures:
             )
         seen = pictures if self._network.coloured else grey(pictures)
         features = self.model.features(seen.to(self._device).double() / 127.5 - 1.0)
-        return Features(features, self._network.head(self.model)(features).softmax(1))
+        logits = {name: self.model.get_submodule(layer)(features) for name, layer in self._network.heads.items()}
+        first = next(iter(logits.values()))
+        return Features(features, first.softmax(1), {name: each.argmax(1) for name, each in logits.items()})
 
 
 def grey(pictures: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.quality.features import INCEPTION, Features, digest_of_file
+from tstitch_cli.quality.judging import Judge
 
 FEATURES, CLASSES, SIDE = 2048, 1008, 299
 SHA256 = "6726825d"
@@ -35,7 +36,7 @@ class InceptionFeatures:
 
     name = INCEPTION
     classes = CLASSES
-    classes_asked = False
+    judge = Judge()
     side = SIDE
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

@@ -76,9 +76,9 @@ def of_pictures(pictures: torch.Tensor, extractor: Extractor) -> Reference:
     return of_features(torch.cat([extractor(some).features.cpu() for some in pictures.split(AT_ONCE)]))
 
 
-def bundled(family: str) -> Path | None:
-    """The file of statistics that a bundled family ships with, None where it has none."""
-    path = BUNDLED / family / "reference.npz"
+def bundled(family: str, name: str | None = None) -> Path | None:
+    """The file of statistics that a bundled family ships with, the one called `name` if given; None for none."""
+    path = BUNDLED / family / ("reference.npz" if name is None else f"reference-{name}.npz")
     return path if path.is_file() else None
 
 

@@ -1,7 +1,7 @@
 """What is measured of pictures, from sums over them that merge, and how sure it is.
 
-Of N pictures with features f_i (D), class probabilities p_i (C) and CLIP scores, the sums of 1, f, f f^T, p, p log p
-and the rest are kept in float64. Sums of disjoint sets add up to those of their union, and give
+Of N pictures with features f_i (D) and class probabilities p_i (C), the sums of 1, f, f f^T, p and p log p are kept
+in float64. Sums of disjoint sets add up to those of their union, and give
 
     Frechet distance |m - m_r|^2 + tr(S + S_r - 2 (S_r^(1/2) S S_r^(1/2))^(1/2))     (Heusel et al., 2017)
     Inception score  exp(1/N sum_i sum_c p_ic log p_ic - sum_c q_c log q_c), q the mean of p   (Salimans et al., 2016;
@@ -57,7 +57,7 @@ class Described:
     clip: torch.Tensor
     """(B, 1) float32, the CLIP score in [0, 100], or (B, 0)."""
     hits: torch.Tensor
-    """(B, 1) float32, 1 where the likeliest class is the one asked for, or (B, 0)."""
+    """(B, metrics of the extractor's judge) float32, see `judging.Judge.hits`."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -85,8 +85,6 @@ class Sums:
     """(C,) sum of p."""
     information: float
     """Sum of p log p over pictures and classes, in nats."""
-    clip: float
-    hits: float
 
     @classmethod
     def of(cls, described: Described) -> Sums:
@@ -98,8 +96,6 @@ class Sums:
             products=features.T @ features,
             probabilities=probabilities.sum(0),
             information=float(torch.xlogy(probabilities, probabilities).sum()),
-            clip=float(described.clip.double().sum()),
-            hits=float(described.hits.double().sum()),
         )
 
     def __add__(self, other: Sums) -> Sums:
@@ -109,8 +105,6 @@ class Sums:
             self.products + other.products,
             self.probabilities + other.probabilities,
             self.information + other.information,
-            self.clip + other.clip,
-            self.hits + other.hits,
         )
 
     @property
@@ -174,3 +168,10 @@ def jackknifed(
 ) -> Measured:
     """`statistic` of all parts together, with its interval."""
     return interval(statistic(reduce(add, parts)), [statistic(sums) for sums in without_each(parts)], least, most)
+
+
+def mean(values: torch.Tensor, least: float = -math.inf, most: float = math.inf) -> Measured:
+    """The mean of `values` (N,), at least SUBSETS of them, one of each picture, with its interval."""
+    exact = values.double()
+    left_out = [torch.cat([exact[: part.start], exact[part.stop :]]) for part in subsets(len(exact))]
+    return interval(float(exact.mean()), [float(each.mean()) for each in left_out], least, most)

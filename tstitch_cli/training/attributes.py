@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 from tstitch_cli.quality.attributes import HEADS, AttributeClassifier
 from tstitch_cli.training.captioned import Captioned
-from tstitch_cli.training.captions import NAMES
 from tstitch_cli.training.loop import Schedule
 
 LABEL_SMOOTHING = 0.05
@@ -42,14 +41,8 @@ class AttributesRecipe:
 
 def answers(pictures: Captioned, indices: torch.Tensor) -> dict[str, torch.Tensor]:
     """The right answer (B,) to each attribute of HEADS for the pictures at `indices`."""
-    scenes = [pictures.scene(i) for i in indices.tolist()]
-    return {
-        "garment": torch.tensor([scene.garment for scene in scenes]),
-        "colour": torch.tensor([NAMES.index(scene.colour) for scene in scenes]),
-        "background": torch.tensor([NAMES.index(scene.background) for scene in scenes]),
-        "count": torch.tensor([scene.count - 1 for scene in scenes]),
-        "style": torch.full((len(scenes),), int(pictures.inked)),
-    }
+    shown = [pictures.scene(i).answers | {"style": int(pictures.inked)} for i in indices.tolist()]
+    return {name: torch.tensor([each[name] for each in shown]) for name in HEADS}
 
 
 @torch.no_grad()

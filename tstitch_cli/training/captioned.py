@@ -69,6 +69,10 @@ class Captioned:
         """The pictures at `indices` (B,) as (B, 3, SIDE, SIDE) float32 in [-1, 1]."""
         return self.draw([self._plan(i) for i in indices.tolist()])
 
+    def pixels(self, indices: torch.Tensor) -> torch.Tensor:
+        """The pictures at `indices` (B,) as (B, 3, SIDE, SIDE) uint8."""
+        return ((self.batch(indices) + 1.0) * 127.5).round().to(torch.uint8)
+
     def _plan(self, index: int) -> _Plan:
         draw = np.random.default_rng((self._key, index))
         first = int(draw.integers(len(self.labels)))

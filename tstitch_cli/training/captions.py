@@ -1,8 +1,10 @@
-"""What a captioned picture shows, the wordings that are true of it, and the combinations that training never sees."""
+"""What captioned pictures show, the wordings true of it, what a wording tells, and what training never sees."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 COLOURS = {
     "red": (212, 38, 48),
@@ -83,31 +85,82 @@ class Scene:
         """Whether training never sees a garment of this class in this colour."""
         return (self.garment, self.colour) in HELD_OUT
 
+    @property
+    def answers(self) -> dict[str, int]:
+        """What it shows, attribute by attribute, numbered as in the heads of the classifier."""
+        return {
+            "garment": self.garment,
+            "colour": NAMES.index(self.colour),
+            "background": NAMES.index(self.background),
+            "count": self.count - 1,
+        }
+
+
+def scenes() -> Iterator[Scene]:
+    """Every scene that words can tell; no picture shows those whose colours are the same."""
+    for garment in range(len(NOUNS)):
+        for colour in NAMES:
+            for background in NAMES:
+                for count in (1, 2):
+                    yield Scene(garment, colour, background, count)
+
 
 def wordings(scene: Scene) -> tuple[str, ...]:
     """Every caption that is true of `scene`, the ones that tell all of it first."""
-    whole, partly = [], []
-    where = (f" on a {scene.background} background", f" on {scene.background}")
-    if scene.background == "orange":
-        where = (" on an orange background", " on orange")
+    return whole_wordings(scene) + _partial_wordings(scene)
+
+
+def whole_wordings(scene: Scene) -> tuple[str, ...]:
+    """The captions that tell all of `scene`."""
+    texts = []
+    on_background, on_colour = _where(scene)
     for noun in NOUNS[scene.garment]:
-        phrase = noun.double if scene.count == 2 else noun.single
-        whole += [phrase(scene.colour) + tail for tail in where]
-        whole.append(f"a photo of {phrase(scene.colour)}{where[0]}")
-        partly += [phrase(scene.colour), f"a photo of {phrase(scene.colour)}", phrase("") + where[0], phrase("")]
+        phrase = _phrase(scene, noun, scene.colour)
+        texts += [phrase + on_background, phrase + on_colour, f"a photo of {phrase}{on_background}"]
         if scene.count == 1:
-            partly.append(f"{scene.colour} {noun.one}")
-            whole.append(f"{scene.colour} {noun.one}{where[1]}")
-    return tuple(whole + partly)
+            texts.append(f"{scene.colour} {noun.one}{on_colour}")
+    return tuple(texts)
+
+
+def _partial_wordings(scene: Scene) -> tuple[str, ...]:
+    texts = []
+    for noun in NOUNS[scene.garment]:
+        phrase, colourless = _phrase(scene, noun, scene.colour), _phrase(scene, noun, "")
+        texts += [phrase, f"a photo of {phrase}", colourless + _where(scene)[0], colourless]
+        if scene.count == 1:
+            texts.append(f"{scene.colour} {noun.one}")
+    return tuple(texts)
+
+
+def _phrase(scene: Scene, noun: Noun, colour: str) -> str:
+    return noun.double(colour) if scene.count == 2 else noun.single(colour)
+
+
+def _where(scene: Scene) -> tuple[str, str]:
+    a = "an" if scene.background == "orange" else "a"
+    return f" on {a} {scene.background} background", f" on {scene.background}"
+
+
+def told(text: str) -> dict[str, int]:
+    """What a caption tells of its picture, as in `Scene.answers`; nothing where it is no wording of any scene.
+
+    The inverse of `wordings`: what all scenes that `text` is true of have in common. Letter case, blanks and a full
+    stop do not matter.
+    """
+    return dict(_meanings().get(" ".join(text.casefold().removesuffix(".").split()), {}))
+
+
+@cache
+def _meanings() -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for scene in scenes():
+        answers = scene.answers
+        for text in wordings(scene):
+            known = found.setdefault(text, answers)
+            found[text] = {name: answer for name, answer in known.items() if answers[name] == answer}
+    return found
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of every wording, sorted."""
-    scenes = (
-        Scene(garment, colour, background, count)
-        for garment in range(len(NOUNS))
-        for colour in NAMES
-        for background in NAMES
-        for count in (1, 2)
-    )
-    return tuple(sorted({word for scene in scenes for text in wordings(scene) for word in text.split()}))
+    return tuple(sorted({word for scene in scenes() for text in wordings(scene) for word in text.split()}))

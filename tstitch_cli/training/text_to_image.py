@@ -11,7 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from tstitch_cli.training.captions import NAMES, NOUNS, Scene, wordings
+from tstitch_cli.training.captions import Scene, scenes, wordings
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.vocabulary import LENGTH
 
@@ -79,14 +79,10 @@ class CaptionTable:
         self._scenes: dict[Scene, int] = {}
         tokens: list[torch.Tensor] = []
         first: list[int] = []
-        for garment in range(len(NOUNS)):
-            for colour in NAMES:
-                for background in NAMES:
-                    for count in (1, 2):
-                        scene = Scene(garment, colour, background, count)
-                        self._scenes[scene] = len(first)
-                        first.append(sum(map(len, tokens)))
-                        tokens.append(self._numbers(tokenizer, list(wordings(scene))))
+        for scene in scenes():
+            self._scenes[scene] = len(first)
+            first.append(sum(map(len, tokens)))
+            tokens.append(self._numbers(tokenizer, list(wordings(scene))))
         self.tokens = torch.cat(tokens)
         self.first = torch.tensor(first)
         self.count = torch.tensor([len(each) for each in tokens])

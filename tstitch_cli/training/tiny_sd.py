@@ -1,4 +1,4 @@
-"""Trains the tiny Stable Diffusion in order: classifier, autoencoder, latents, text encoder and U-Nets."""
+"""Trains the tiny Stable Diffusion in order: what measures it, autoencoder, latents, text encoder and U-Nets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from torch import nn
 
 from tstitch_cli.images import contact_sheet, save_sheet
 from tstitch_cli.quality.attributes import AttributeClassifier
+from tstitch_cli.quality.features import ClassifierFeatures
+from tstitch_cli.training import measured_by
 from tstitch_cli.training.adversarial import SharpeningRecipe
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
-from tstitch_cli.training.captioned import ALL, BothStyles, Captioned
+from tstitch_cli.training.captioned import ALL, SEEN, UNSEEN, BothStyles, Captioned
 from tstitch_cli.training.captions import vocabulary, wordings
+from tstitch_cli.training.contrastive import ContrastiveRecipe, retrieval
 from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe
@@ -51,6 +54,9 @@ SHAPES = {
 SCHEDULES = {
     "tiny-sd-classifier": Schedule(
         batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
+    ),
+    "tiny-sd-clip": Schedule(
+        batches=2500, batch_size=128, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema_decay=0.995, hold=0.3
     ),
     "tiny-sd-autoencoder": Schedule(
         batches=7500, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
@@ -83,6 +89,8 @@ class TinySD:
         for part in parts:
             if part == "tiny-sd-classifier":
                 self._classifier(progress(part))
+            elif part == "tiny-sd-clip":
+                self._clip(progress(part))
             elif part == "tiny-sd-autoencoder":
                 self._autoencoder(progress(part))
             elif part == "tiny-sd-sharper":
@@ -99,10 +107,7 @@ class TinySD:
                 self._distilled(part, progress(part))
 
     def _classifier(self, progress: Progress) -> None:
-        photos, inked = (
-            Captioned(self.data, "train", len(self.pictures), combinations=ALL, inked=style) for style in (False, True)
-        )
-        recipe = AttributesRecipe(photos, inked, self.schedules["tiny-sd-classifier"])
+        recipe = AttributesRecipe(*self._all_combinations(), self.schedules["tiny-sd-classifier"])
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, AttributeClassifier)
         folder = self.shop.folder("classifier")
@@ -113,6 +118,29 @@ class TinySD:
             for style in ("photo", "ink")
         }
         self.shop.write(folder, record, test_accuracy=test)
+        extractor = ClassifierFeatures("tiny-sd", file=folder / "model.safetensors")
+        measured_by.write(self.data, self.shop.out, extractor, len(self.pictures))
+
+    def _clip(self, progress: Progress) -> None:
+        table = CaptionTable(self._tokenizer())
+        recipe = ContrastiveRecipe(*self._all_combinations(), table, self.schedules["tiny-sd-clip"])
+        model, record = self.shop.run(recipe, progress)
+        count = min(2000, len(self.pictures))
+        found = {
+            name: round(retrieval(model, Captioned(self.data, "test", count, combinations=name), table), 4)
+            for name in (SEEN, UNSEEN)
+        }
+        folder = self.shop.folder("clip")
+        write_tokenizer(vocabulary(), folder)
+        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        self.shop.write(folder, record, test_retrieval=found, captions=len(table.first))
+
+    def _all_combinations(self) -> tuple[Captioned, Captioned]:
+        """Photographs and drawings of every combination, for what is to judge those of a generator."""
+        photos, inked = (
+            Captioned(self.data, "train", len(self.pictures), combinations=ALL, inked=style) for style in (False, True)
+        )
+        return photos, inked
 
     def _autoencoder(self, progress: Progress) -> None:
         model, record = self.shop.run(self._plain_autoencoder(), progress)
@@ -263,7 +291,12 @@ class TinySD:
 
     def folder_of(self, part: str) -> Path:
         """Where the weights of `part` go."""
-        names = {"tiny-sd-classifier": "classifier", "tiny-sd-autoencoder": "vae", "tiny-sd-sharper": "vae"}
+        names = {
+            "tiny-sd-classifier": "classifier",
+            "tiny-sd-clip": "clip",
+            "tiny-sd-autoencoder": "vae",
+            "tiny-sd-sharper": "vae",
+        }
         return self.shop.out / names.get(part, part)
 
 
@@ -277,8 +310,7 @@ def draw_sheet(data: Path, path: Path, rows: int = 6, columns: int = 6) -> None:
     Raises BadFileError where `path` cannot be written.
     """
     pictures = Captioned(data, "train", rows * columns)
-    pixels = ((pictures.batch(torch.arange(len(pictures))) + 1.0) * 127.5).round().to(torch.uint8)
-    drawn = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pixels]
+    drawn = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pictures.pixels(torch.arange(len(pictures)))]
     captions = [wordings(pictures.scene(i))[1] for i in range(len(pictures))]
     starts = range(0, len(pictures), columns)
     sheet = contact_sheet([drawn[i : i + columns] for i in starts], [], [], [captions[i : i + columns] for i in starts])

@@ -1,0 +1,76 @@
+"""The small CLIP: its size, CLIP's own loss, that it learns which caption is whose, and that it loads as any CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.garments import fashion_mnist_of_blocks
+from tstitch_cli.quality.clip_score import ClipScore
+from tstitch_cli.training.captioned import ALL, Captioned
+from tstitch_cli.training.captions import vocabulary, wordings
+from tstitch_cli.training.contrastive import ContrastiveRecipe, retrieval
+from tstitch_cli.training.loop import Schedule, train
+from tstitch_cli.training.text_to_image import CaptionTable
+from tstitch_cli.training.vocabulary import write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fashion_mnist_of_blocks(tmp_path_factory.mktemp("fashion") / "data")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> CaptionTable:
+    return CaptionTable(write_tokenizer(vocabulary(), tmp_path_factory.mktemp("tokenizer")))
+
+
+def recipe_of(data: Path, table: CaptionTable, batches: int = 2, count: int = 16) -> ContrastiveRecipe:
+    photos, inked = (Captioned(data, "train", count, combinations=ALL, inked=style) for style in (False, True))
+    schedule = Schedule(batches, 16, 3e-3, warmup=5, weight_decay=0.0, ema_decay=0.5)
+    return ContrastiveRecipe(photos, inked, table, schedule)
+
+
+def test_it_is_small(data: Path, table: CaptionTable) -> None:
+    model = recipe_of(data, table).model
+    assert 2 * sum(p.numel() for p in model.parameters()) < 2.5e6
+
+
+def test_the_loss_is_clips_own(data: Path, table: CaptionTable) -> None:
+    recipe = recipe_of(data, table)
+    seen: list[dict[str, Any]] = []
+    recipe.model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    loss = recipe.loss(torch.arange(8), torch.Generator().manual_seed(1))
+    loss.backward()
+    assert recipe.model.logit_scale.grad.abs() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in recipe.model.parameters())
+    with torch.no_grad():
+        theirs = recipe.model(**seen[0], return_loss=True).loss
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
+    # No caption is dropped: all begin with a word.
+    assert (seen[0]["input_ids"][:, 1] != table.empty[1]).all()
+    with torch.no_grad():
+        recipe.model.logit_scale.fill_(20.0)
+        assert recipe.loss(torch.arange(8), torch.Generator().manual_seed(1)).item() < 1000
+
+
+def test_it_learns_which_caption_is_whose_and_scores_as_any_clip(
+    data: Path, table: CaptionTable, tmp_path: Path
+) -> None:
+    recipe = recipe_of(data, table, batches=60)
+    pictures = recipe.photos
+    before = retrieval(recipe.model.eval(), pictures, table)
+    recipe.model.train()
+    model, record = train(recipe, tmp_path / "clip.pt")
+    assert record.final_loss < 2.0
+    assert before < 0.2
+    model.to(torch.float16).save_pretrained(tmp_path / "clip")  # type: ignore[operator]
+    write_tokenizer(vocabulary(), tmp_path / "clip")
+    score = ClipScore(folder=tmp_path / "clip")
+    shown = pictures.pixels(torch.arange(len(pictures)))
+    captions = [wordings(pictures.scene(i))[0] for i in range(len(pictures))]
+    own = score(shown, captions).mean()
+    assert own > score(shown, captions[1:] + captions[:1]).mean() + 10
