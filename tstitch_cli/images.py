@@ -57,37 +57,39 @@ def contact_sheet(
     column_labels: Sequence[str],
     cell_labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
     title: str | None = None,
+    scale: int = 1,
 ) -> Image.Image:
     """A grid of pictures, labels at its left and top and under each picture.
 
     `cell_labels` has a text for every picture, or one for every column. Pictures of a longer side under SMALLEST are
     enlarged by a whole factor without smoothing, those over LARGEST are shrunk. Rows may differ in length, and lists
-    of labels may be empty.
+    of labels may be empty. `scale` is for sheets that are shown smaller than they are: all is so many times as large.
     """
-    cells = [[fitted(image) for image in row] for row in rows]
+    gap, margin, row_label = (scale * each for each in (_GAP, _MARGIN, _ROW_LABEL))
+    cells = [[fitted(image, scale) for image in row] for row in rows]
     under = [list(_under(cell_labels, r, len(row))) for r, row in enumerate(cells)]
     columns = max((len(row) for row in cells), default=0)
-    widest = max((cell.width for row in cells for cell in row), default=SMALLEST)
-    tallest = max((cell.height for row in cells for cell in row), default=SMALLEST)
-    text, small, large = _font(14), _font(12), _font(18)
+    widest = max((cell.width for row in cells for cell in row), default=scale * SMALLEST)
+    tallest = max((cell.height for row in cells for cell in row), default=scale * SMALLEST)
+    text, small, large = (_font(scale * size) for size in (14, 12, 18))
     heads = [_wrapped(label, text, widest, 2) for label in column_labels]
-    sides = [_wrapped(label, text, _ROW_LABEL, _ROW_LINES) for label in row_labels]
+    sides = [_wrapped(label, text, row_label, _ROW_LINES) for label in row_labels]
 
     side_width = max((_width(line, text) for lines in sides for line in lines), default=0)
-    left = _MARGIN + (side_width + 2 * _GAP if side_width else 0)
-    grid_width = columns * widest + max(columns - 1, 0) * _GAP
-    over = _wrapped(title, large, max(left + grid_width - _MARGIN, 2 * LARGEST), 3) if title else []
-    width = max(left + grid_width, _MARGIN + max((_width(line, large) for line in over), default=0)) + _MARGIN
+    left = margin + (side_width + 2 * gap if side_width else 0)
+    grid_width = columns * widest + max(columns - 1, 0) * gap
+    over = _wrapped(title, large, max(left + grid_width - margin, 2 * scale * LARGEST), 3) if title else []
+    width = max(left + grid_width, margin + max((_width(line, large) for line in over), default=0)) + margin
     head_height = max(map(len, heads), default=0) * _line(text)
-    cell_height = tallest + (_line(small) if any(label for row in under for label in row) else 0) + _GAP
-    top = _MARGIN + (len(over) * _line(large) + _GAP if over else 0)
-    sheet = Image.new("RGB", (width, top + head_height + len(cells) * cell_height + _MARGIN - _GAP), _PAPER)
+    cell_height = tallest + (_line(small) if any(label for row in under for label in row) else 0) + gap
+    top = margin + (len(over) * _line(large) + gap if over else 0)
+    sheet = Image.new("RGB", (width, top + head_height + len(cells) * cell_height + margin - gap), _PAPER)
     draw = ImageDraw.Draw(sheet)
 
     for i, line in enumerate(over):
-        draw.text((_MARGIN, _MARGIN + i * _line(large)), line, _INK, large)
+        draw.text((margin, margin + i * _line(large)), line, _INK, large)
     for c, lines in enumerate(heads[:columns]):
-        centre = left + c * (widest + _GAP) + widest // 2
+        centre = left + c * (widest + gap) + widest // 2
         for i, line in enumerate(lines):
             y = top + head_height - (len(lines) - i) * _line(text)
             draw.text((centre, y), line, _INK, text, anchor="ma")
@@ -96,12 +98,12 @@ def contact_sheet(
         lines = sides[r] if r < len(sides) else []
         for i, line in enumerate(lines):
             middle = y + tallest // 2 - len(lines) * _line(text) // 2
-            draw.text((left - 2 * _GAP, middle + i * _line(text)), line, _INK, text, anchor="ra")
+            draw.text((left - 2 * gap, middle + i * _line(text)), line, _INK, text, anchor="ra")
         for c, cell in enumerate(row):
-            x = left + c * (widest + _GAP)
+            x = left + c * (widest + gap)
             sheet.paste(cell, (x + (widest - cell.width) // 2, y + (tallest - cell.height) // 2))
             label = _wrapped(under[r][c], small, widest, 1)
-            draw.text((x + widest // 2, y + tallest + 2), "".join(label), _GREY, small, anchor="ma")
+            draw.text((x + widest // 2, y + tallest + 2 * scale), "".join(label), _GREY, small, anchor="ma")
     return sheet
 
 
@@ -121,15 +123,15 @@ def _png(image: Image.Image, texts: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def fitted(image: Image.Image) -> Image.Image:
+def fitted(image: Image.Image, scale: int = 1) -> Image.Image:
     """`image` in RGB at a size to look at, as `contact_sheet` shows it."""
     image = image.convert("RGB")
-    longest = max(image.size)
-    if longest < SMALLEST:
-        factor = -(-SMALLEST // longest)
+    longest, smallest, largest = max(image.size), scale * SMALLEST, scale * LARGEST
+    if longest < smallest:
+        factor = -(-smallest // longest)
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    if longest > LARGEST:
-        size = (max(1, round(image.width * LARGEST / longest)), max(1, round(image.height * LARGEST / longest)))
+    if longest > largest:
+        size = (max(1, round(image.width * largest / longest)), max(1, round(image.height * largest / longest)))
         return image.resize(size, Image.Resampling.LANCZOS)
     return image
 

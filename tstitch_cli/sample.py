@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tstitch_cli import components
+from tstitch_cli import components, truncation
 from tstitch_cli.allocation import Allocation, per_evaluation, runs, whole_steps
 from tstitch_cli.clocks import Clock
 from tstitch_cli.denoisers import Family, load
@@ -34,6 +34,9 @@ from tstitch_cli.zoo import converted
 from tstitch_cli.zoo.controls import Control, weights_name
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo, control_of
+
+TENTHS = tuple(range(11))
+"""Tenths of the steps that the smallest denoiser takes in a sweep."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Drawn:
     pictures: int
     paths: tuple[Path, ...] = ()
     """Where the files are, once they are."""
+    remarks: tuple[str, ...] = ()
+    """What is to be told of its prompts: see `truncation.remarks`."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +206,12 @@ def draw_each(family: Family, work: Work, batches: Iterable[Pictures], given: Gi
     require_weights(family)
     for pictures in batches:
         batch = batch_of(pictures, given)
+        told = truncation.remarks(family.pipeline, (*batch.prompts, *(batch.negative_prompts or ())))
         trajectory = run(family, batch, work.turns(), clock)
         began = time.perf_counter()
         files = encoded(family, work, batch, trajectory)
         seconds = trajectory.total_s + time.perf_counter() - began
-        yield Drawn(files, trajectory.realised, seconds, len(pictures))
+        yield Drawn(files, trajectory.realised, seconds, len(pictures), remarks=told)
 
 
 def batch_of(pictures: Pictures, given: Given = NOTHING) -> Batch:
@@ -226,15 +232,17 @@ def sweep(
     batches: Iterable[Pictures],
     clock: Clock,
     given: Given = NOTHING,
+    tenths: Sequence[int] = TENTHS,
 ) -> Iterator[Column]:
-    """Draws `batches` from the same noise at every fraction 0, .1 ... 1 of the smallest denoiser, the largest after it.
+    """Draws `batches` from the same noise at the fractions `tenths` of the smallest denoiser, the largest after it.
 
     The pictures of a column are in the order of `batches`.
     """
     require_weights(family)
     batches = tuple(batches)
-    for tenth, allocation in enumerate(_sweep_of(work)):
-        turns = replace(work, allocation=allocation).turns()
+    allocations = _sweep_of(work)
+    for tenth in tenths:
+        turns = replace(work, allocation=allocations[tenth]).turns()
         images: list[Image.Image] = []
         seconds = 0.0
         for pictures in batches:
@@ -247,7 +255,7 @@ def sweep(
 def _sweep_of(work: Work) -> list[Allocation]:
     """The eleven allocations of a sweep, the smallest denoiser's share growing from 0 to 1."""
     ends = (work.denoisers[0].name, work.denoisers[-1].name)
-    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.taken)) for tenth in range(11)]
+    return [runs(ends, whole_steps((tenth, 10 - tenth), work.setting.taken)) for tenth in TENTHS]
 
 
 def redraw(family: Family, made: Provenance, clock: Clock, given: Given = NOTHING) -> tuple[Image.Image, ...]:

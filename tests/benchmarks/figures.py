@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.figures
 
-figures/sweep.png is what `tstitch sample --sweep` draws: five prompts down, the share of the steps that fashion-s takes
-before fashion-xl across, seed 0. figures/quality.png has Frechet distance against time, from results/quality.json; its
-bars are one standard deviation, over disjoint subsets and over calls. The tables for the README are printed, as far as
-the reports are there.
+figures/sweep.png is what `tstitch sample --sweep` draws, seed 0: five prompts down, the share of the steps that a small
+denoiser takes before a large one across; of the text family where that is bundled, else of fashion-s and fashion-xl.
+figures/quality.png has Frechet distance against time, from results/quality.json; its bars are one standard deviation,
+over disjoint subsets and over calls. The tables for the README are printed, as far as the reports are there.
 """
 
 from __future__ import annotations
@@ -13,48 +13,94 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import prediction, quality
 from tests.benchmarks.common import LARGE, RESULTS, SMALL, Sample, start
-from tstitch_cli import files
+from tstitch_cli import files, schedulers
 from tstitch_cli.commands.edge import talk
 from tstitch_cli.commands.sweeping import draw_sweep
+from tstitch_cli.evaluations import per_step, run_lengths
 from tstitch_cli.jobs.prompts import Prompt
 from tstitch_cli.jobs.request import Request
 from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
+from tstitch_cli.sample import TENTHS
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
 from tstitch_cli.zoo.registry import Zoo
 
 FIGURES = Path(__file__).parent / "figures"
-PROMPTS = ["ankle boot", "dress", "bag", "sneaker", "pullover"]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What sweep.png shows."""
+
+    small: str
+    large: str
+    prompts: tuple[str, ...]
+    """Drawn in one call."""
+    tenths: tuple[int, ...]
+    """Shares of the steps that the small denoiser takes."""
+    scale: int
+    """Of the picture, which the README shows at the width of its text."""
+
+
+SHEETS = (
+    Sheet(
+        "tiny-sd-small",
+        "tiny-sd",
+        (
+            "a red sneaker on a yellow background",
+            "two green bags on a white background",
+            "a pink dress on a blue background",
+            "an orange pullover on a purple background",
+            "two black ankle boots on an orange background",
+        ),
+        tenths=(0, 2, 4, 6, 8, 10),
+        scale=2,
+    ),
+    Sheet(SMALL, LARGE, ("ankle boot", "dress", "bag", "sneaker", "pullover"), tenths=TENTHS, scale=1),
+)
+"""The README opens with the first one whose denoisers come with the package."""
 BLUE, GREY, GREEN = "#2b6cb0", "#6b7280", "#1a7f4b"
 
 
-def sweep(folder: Path, prompts: list[str], steps: int | None = None) -> None:
+def opening() -> Sheet:
+    """The sheet that the README opens with."""
+    bundled = Zoo.shipped().entries
+    return next(sheet for sheet in SHEETS if sheet.small in bundled and sheet.large in bundled)
+
+
+def sweep(folder: Path, sheet: Sheet, steps: int | None = None) -> None:
     """Draws sweep.png into `folder`; `steps` are the family's own unless given."""
-    plan = sweep_plan(steps)
-    request = Request(tuple(map(Prompt, prompts)), folder, overwrite=True)
-    draw_sweep(plan, plan.rows[plan.chosen], request, allow_stale=True)
+    plan = sweep_plan(sheet, steps)
+    request = Request(tuple(map(Prompt, sheet.prompts)), folder, overwrite=True)
+    chosen = plan.rows[plan.chosen]
+    draw_sweep(plan, chosen, request, allow_stale=True, tenths=sheet.tenths, scale=sheet.scale)
 
 
-def sweep_plan(steps: int | None = None) -> Plan:
-    """A plan of fashion-s and fashion-xl in their default setting, for its denoisers; its times mean nothing."""
+def sweep_plan(sheet: Sheet, steps: int | None = None) -> Plan:
+    """A plan of the sheet's denoisers in their default setting, for its denoisers; its times mean nothing."""
     zoo = Zoo.load()
-    entries = [zoo.resolve(name) for name in (SMALL, LARGE)]
-    defaults = entries[-1].defaults
+    entries = [zoo.resolve(name) for name in (sheet.small, sheet.large)]
+    host = entries[-1]
+    defaults = host.defaults
     count = steps or defaults.steps
-    plan = make_plan(from_times({SMALL: 1.0, LARGE: 2.0}, count), budget=parse_budget("75%"), quantile=None)
+    scheduler = schedulers.build(defaults.scheduler, schedulers.noise_config(host.noise))
+    scheduler.set_timesteps(count)
+    made = run_lengths(per_step(scheduler, count, len(scheduler.timesteps)))
+    times = from_times({sheet.small: 1.0, sheet.large: 2.0}, count, evaluations=made)
+    plan = make_plan(times, budget=parse_budget("75%"), quantile=None)
     setting = Setting(
-        count, defaults.scheduler, defaults.guidance, len(PROMPTS), defaults.size, defaults.dtype, device="cpu"
+        count, defaults.scheduler, defaults.guidance, len(sheet.prompts), defaults.size, defaults.dtype, device="cpu"
     )
     planned = tuple(PlannedDenoiser(entry.name, entry.source, entry.revision) for entry in entries)
-    return replace(plan, family=entries[-1].latent_space.name, setting=setting, denoisers=planned)
+    return replace(plan, family=host.latent_space.name, setting=setting, denoisers=planned)
 
 
 def quality_png(report: dict[str, Any], path: Path) -> None:
@@ -153,7 +199,7 @@ def main() -> None:
     parser.add_argument("--no-sweep", action="store_true", help="leave sweep.png as it is")
     given = parser.parse_args()
     if not given.no_sweep:
-        sweep(given.out, PROMPTS)
+        sweep(given.out, opening())
     if (report := _report(given.results / "quality.json")) is not None:
         quality_png(report, given.out / "quality.png")
         print(quality_snippet(report), "", sep="\n")

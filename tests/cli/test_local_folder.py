@@ -39,6 +39,35 @@ def test_from_folders_to_pictures(folders: Path, tmp_path: Path, monkeypatch: py
     again = run.invoke(app, ["sample", "--from", "pictures/000000.png", "--out", "again"])
     assert again.exit_code == 0, again.output
     assert Path("again/000000.png").read_bytes() == Path("pictures/000000.png").read_bytes()
+    assert "is left out" not in drawn.output
+    for i, more in enumerate(([], ["--sweep"])):
+        longer = run.invoke(app, ["sample", "--prompt", "a red fox " * 20, *more, "--out", f"long{i}"])
+        assert longer.exit_code == 0, longer.output
+        assert "is left out" in longer.output
+
+
+def test_a_folder_as_train_writes_it_is_drawn_with_in_few_steps(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Denoisers in folders of their own beside the pipeline's other parts, told the guidance scale: LCM's setting."""
+    import shutil
+
+    family = tmp_path / "family"
+    shutil.copytree(folders / "large", family, ignore=shutil.ignore_patterns("unet"))
+    for name, width in (("small-lcm", 16), ("large-lcm", 32)):
+        unet = toys.tiny_unet(1, block_out_channels=(8, width), time_cond_proj_dim=8)
+        unet.save_pretrained(family / name / "unet")
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner()
+    names = ("family/small-lcm", "./family/large-lcm/")
+    profiled = run.invoke(app, ["profile", *names, "--max-time", "2s", "--device", "cpu", "--out", "p.yaml"])
+    assert profiled.exit_code == 0, profiled.output
+    made = read_profile(Path("p.yaml"))
+    assert (made.setting.scheduler, made.setting.steps, made.setting.guidance) == ("lcm", 4, 8.5)
+    assert [d.name for d in made.denoisers] == ["small-lcm", "large-lcm"]
+    assert run.invoke(app, ["plan", "--profile", "p.yaml", "--budget", "100%"]).exit_code == 0
+    drawn = run.invoke(app, ["sample", "--prompt", "a fox"])
+    assert drawn.exit_code == 0, drawn.output
 
 
 def test_broken_weights_are_told_in_one_sentence(folders: Path, tmp_path: Path) -> None:

@@ -183,6 +183,17 @@ def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.Monke
     assert tstitch("demo", "--out", "demo").exit_code == 3
 
 
+def test_the_demo_draws_what_it_is_asked_for_and_refuses_at_once_what_it_cannot(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = tstitch("demo", "--prompt", "sneeker", "--out", "odd")
+    assert (refused.exit_code, (job / "odd").exists()) == (2, False)
+    assert "sneaker" in refused.output
+    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 1.0)
+    assert tstitch("demo", "--prompt", "coat", "--out", "coats").exit_code == 0
+    assert {provenance.read(job / "coats" / "pictures" / f"{i:06d}.png").prompt for i in range(4)} == {"coat"}
+
+
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(job: Path) -> None:
     import signal

@@ -216,7 +216,7 @@ def test_the_quality_figure_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_sweep_is_of_the_smallest_and_the_largest() -> None:
-    plan = figures.sweep_plan()
+    plan = figures.sweep_plan(figures.SHEETS[-1])
     assert [d.name for d in plan.denoisers] == [SMALL, LARGE]
     assert {name for name, _ in plan.rows[plan.chosen].allocation} == {SMALL, LARGE}
     assert plan.setting.steps == 20

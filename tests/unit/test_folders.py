@@ -122,6 +122,25 @@ def test_a_folder_that_diffusers_saved_is_read_and_counted(tmp_path: Path) -> No
     assert is_here(entry)
 
 
+def test_a_denoiser_alone_takes_the_other_parts_from_the_folder_it_lies_in(folder: Path) -> None:
+    """As `tstitch train` leaves what it trains; what is told the guidance scale draws in few steps."""
+    put(folder, "many/unet/config.json", FILES["unet/config.json"])
+    put(folder, "few/unet/config.json", {**FILES["unet/config.json"], "time_cond_proj_dim": 64})
+    whole, many, few = (from_folder(path) for path in (folder, folder / "many", folder / "few"))
+    assert (few.name, few.source, few.parts) == ("few", f"folder:{folder / 'few'}", f"folder:{folder}")
+    assert (many.defaults, many.noise, many.latent_space) == (whole.defaults, whole.noise, whole.latent_space)
+    defaults = few.defaults
+    assert (defaults.scheduler, defaults.steps, defaults.guidance, defaults.size) == ("lcm", 4, 8.5, 512)
+    check([many, few])
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "nothing"])
+def test_what_lies_in_a_pipelines_folder_and_is_no_denoiser_is_refused(folder: Path, part: str) -> None:
+    (folder / "nothing").mkdir()
+    with pytest.raises(BadFileError, match=rf"{part}: has no unet/config\.json"):
+        from_folder(folder / part)
+
+
 def test_a_lone_component_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     put(tmp_path, "config.json", FILES["unet/config.json"])
     with pytest.raises(BadFileError, match=r"model_index\.json") as caught:

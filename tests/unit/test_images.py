@@ -76,6 +76,13 @@ def test_small_pictures_are_enlarged_without_smoothing() -> None:
         assert pixels(sheet, colour) == 6 * 96 * 48
 
 
+def test_a_sheet_that_is_shown_smaller_has_all_larger() -> None:
+    plain, twice = (contact_sheet([[RED] * 2], ["a fox"], ["0%", "50%"], ["1 s", "2 s"], "x", s) for s in (1, 2))
+    assert pixels(twice, (255, 0, 0)) == 2 * 192 * 192
+    assert twice.size == pytest.approx([2 * side for side in plain.size], abs=12)
+    assert contact_sheet([[Image.new("RGB", (512, 512), (255, 0, 0))]], [], [], scale=2).width == 512 + 2 * 2 * 20
+
+
 def test_large_pictures_are_shrunk_and_keep_their_shape() -> None:
     sheet = contact_sheet([[Image.new("RGB", (1024, 512), (255, 0, 0))]], [], [])
     assert pixels(sheet, (255, 0, 0)) == 256 * 128

@@ -116,3 +116,13 @@ def test_a_sweep_goes_from_the_large_denoiser_alone_to_the_small_one_alone() -> 
     assert [column.seconds for column in columns] == pytest.approx([2 * (100 - 9 * tenth) for tenth in range(11)])
     assert {len(column.images) for column in columns} == {3}
     assert columns[0].images[0].tobytes() != columns[-1].images[0].tobytes()
+
+
+def test_a_sweep_may_have_fewer_columns() -> None:
+    clock = FakeClock()
+    toy = family(clock, COSTS)
+    pictures = Request((Prompt("bag"),), Path()).batches(2)
+    some = list(sweep(toy, work_for(toy), pictures, clock, tenths=(0, 7)))
+    whole = list(sweep(toy, work_for(toy), pictures, clock))
+    assert [column.fraction for column in some] == [0.0, 0.7]
+    assert [c.images[0].tobytes() for c in some] == [whole[tenth].images[0].tobytes() for tenth in (0, 7)]

@@ -1,4 +1,4 @@
-"""`tstitch demo`: the main job in one command, on the bundled family: profile, plan, sample."""
+"""`tstitch demo`: the main job in one command, on a bundled family: profile, plan, sample."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ PROFILE_SECONDS = 60.0
 
 @guarded
 def demo(
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to draw, such as sneaker; may be given again and again.")
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder for all that the demo writes.")] = Path("tstitch-demo"),
     budget: Annotated[str, typer.Option(help="Time a call may take, as `tstitch plan` takes it.")] = "50%",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo wrote.")] = False,
@@ -42,18 +45,28 @@ def demo(
     from tstitch_cli.planning.orders import SMALL_TO_LARGE
     from tstitch_cli.planning.refined_row import with_refined
     from tstitch_cli.plotting.plots import pareto_png
+    from tstitch_cli.provenance import refuse_untellable
     from tstitch_cli.quantities import parse_budget
     from tstitch_cli.schema import Setting
+    from tstitch_cli.zoo import words
+    from tstitch_cli.zoo.entry import class_numbers
     from tstitch_cli.zoo.registry import Zoo
 
     profile_file, plan_file, plot = folder / "profile.yaml", folder / "plan.yaml", folder / "pareto.png"
-    request = Request(tuple(map(Prompt, PROMPTS)), folder / "pictures", count=PICTURES, grid=True, overwrite=overwrite)
+    asked = tuple(map(Prompt, prompt or PROMPTS))
+    request = Request(asked, folder / "pictures", count=PICTURES, grid=True, overwrite=overwrite)
     drawn = [path for picture in request.pictures for path in paths_of(request.folder, picture.index, None)]
     for path in (profile_file, plan_file, plot, folder / SWEEP, path_of(request), request.folder / SHEET, *drawn):
         refuse_existing(path, overwrite=overwrite)
-    asked = parse_budget(budget)
+    limit = parse_budget(budget)
     zoo = Zoo.load()
     entries = smallest_first([zoo.resolve(name) for name in DENOISERS])
+    # What is wrong with the prompts is told before the minute that measuring takes.
+    refuse_untellable(request.texts)
+    if entries[-1].conditioning.kind == "class":
+        class_numbers(entries[-1], request.texts)
+    if told := words.remark(entries[-1], request.texts):
+        talk.print(told, style="yellow", markup=False)
 
     talk.print(f"[bold]1. profile[/]: what does a step of {', '.join(DENOISERS)} cost on this machine?")
     from tstitch_cli.devices import resolve_device, resolve_dtype
@@ -71,8 +84,8 @@ def demo(
     profile = measure_and_save(entries, setting, 0, 0.01, PROFILE_SECONDS, profile_file, overwrite=overwrite)
 
     talk.print(f"\n[bold]2. plan[/]: which of them takes which steps, so that a call stays within {budget}?")
-    plan = make_plan(profile, budget=asked, profile_path="profile.yaml", digest=digest(profile_file))
-    plan = with_refined(plan, profile, budget=asked, objective=None, order=SMALL_TO_LARGE)
+    plan = make_plan(profile, budget=limit, profile_path="profile.yaml", digest=digest(profile_file))
+    plan = with_refined(plan, profile, budget=limit, objective=None, order=SMALL_TO_LARGE)
     write_plan(plan, plan_file, overwrite=overwrite)
     show_plan(plan)
     pareto_png(plan, plot, overwrite=overwrite)

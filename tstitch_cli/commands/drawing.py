@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tstitch_cli.zoo.entry import Entry
 
 SWEEP = "sweep.png"
+MOST_REMARKS = 5
+"""On prompts that are too long."""
 
 Drawing = Callable[["Iterable[Pictures]"], "Iterator[Drawn]"]
 """Draws batches and writes nothing."""
@@ -107,7 +109,7 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
     from tstitch_cli.provenance import refuse_untellable
     from tstitch_cli.sample import entries_of, job, refuse_unknown_noise, work_of
 
-    refuse_untellable(text for each in request.pictures for text in (each.prompt, each.negative_prompt or ""))
+    refuse_untellable(request.texts)
     if request.grid and request.shard.of > 1:
         raise UsageError("a shard has no contact sheet of all pictures", hint="leave --grid out of sharded runs")
     if request.grid:
@@ -166,6 +168,7 @@ def loaded(order: Order, first: Pictures, bar: Progress) -> tuple[Family, Clock]
 def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progress, stopping: Stopping) -> list[float]:
     """Draws what is missing, writes it and prints its paths; returns the seconds of the calls of a full batch."""
     times: list[float] = []
+    told: set[str] = set()
     finished, missing = manifest.finished, manifest.missing
     doing = f"drawing {manifest.pictures}"
     bar(doing, finished / manifest.pictures)
@@ -180,6 +183,12 @@ def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progr
         bar(doing, min(finished / manifest.pictures, 1.0))
         for path in paths:
             out.print(str(path), markup=False)
+        for remark in drawn.remarks:
+            if remark not in told and len(told) < MOST_REMARKS:
+                talk.print(remark, style="yellow", markup=False)
+            told.add(remark)
+    if len(told) > MOST_REMARKS:
+        talk.print(f"[yellow]and {len(told) - MOST_REMARKS} more prompts are too long[/]")
     if stopping.asked and manifest.missing:
         raise KeyboardInterrupt
     return times

@@ -213,12 +213,15 @@ def _measure(
 ) -> Evaluated:
     """Measures rows of `plan`; what can be refused is refused before the denoisers are loaded."""
     from tstitch_cli.sample import entries_of, recorded_control, work_of
+    from tstitch_cli.zoo import words
 
     bar("looking for what is needed", 0.0)
     entries = entries_of(plan.denoisers)
     control = recorded_control(plan.setting, plan.fingerprint.weights if plan.fingerprint else {}, entries)
     captions = captions_of(plan, prompts_file)
     prompts = prompts_of(plan, entries[0], prompts_file, captions)
+    if told := words.remark_on(plan, prompts):
+        talk.print(told, style="yellow", markup=False)
     if entries[0].conditioning.kind == "class" and count % len(prompts):
         talk.print(f"[yellow]{count:,} pictures are not as many of each of the {len(prompts):,} classes[/]")
     from tstitch_cli.devices import resolve_device

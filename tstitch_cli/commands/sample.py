@@ -87,6 +87,7 @@ def sample(
     from tstitch_cli.jobs import prompts
     from tstitch_cli.jobs.request import Request
     from tstitch_cli.lora import read as read_loras
+    from tstitch_cli.zoo import words
 
     plan = read_plan(plan_file)
     chosen = _row(plan, row)
@@ -121,6 +122,8 @@ def sample(
         raise UsageError("--address and --workers are for --engine ray", hint="add --engine ray, or leave them out")
     if sweep and engine == "ray":
         raise UsageError("--sweep draws in one process", hint="leave --engine out")
+    if told := words.remark_on(plan, request.texts):
+        talk.print(told, style="yellow", markup=False)
     if dry_run:
         refuse(plan, chosen, request, sweep=sweep, allow_stale=allow_stale)
         _announce(plan, chosen, 11 if sweep else 1, request)

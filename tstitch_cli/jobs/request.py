@@ -75,6 +75,12 @@ class Request:
             for index, prompt in enumerate(each)
         )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every prompt and negative prompt, each once."""
+        texts = (text for each in self.pictures for text in (each.prompt, each.negative_prompt))
+        return tuple(dict.fromkeys(text for text in texts if text is not None))
+
     def batches(self, size: int) -> tuple[Pictures, ...]:
         """The batches of `size` that this request's shard draws."""
         return self.shard.take(batches(self.pictures, size))

@@ -54,6 +54,8 @@ class Conditioning:
     kind: Literal["text", "class"]
     width: int | None = None
     """Features of a text token, as the denoiser's cross-attention takes them."""
+    words: tuple[str, ...] = ()
+    """All words of the captions that the denoisers were trained on, where those are few; empty where any will do."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of their numbers; a comma separates two names of one class."""
     labels_from: str | None = None

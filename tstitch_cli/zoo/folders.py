@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.fetching import hub
@@ -19,6 +19,7 @@ from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, No
 from tstitch_cli.zoo.needed import INDEX
 from tstitch_cli.zoo.weights import parameters_in
 
+ComponentName = Literal["unet", "transformer"]
 _UNKNOWN_LICENCE = "not stated"
 _WITHOUT_INDEX = "a zoo entry can point at a denoiser alone: source, subfolder, and `parts` for the rest"
 
@@ -27,7 +28,7 @@ _WITHOUT_INDEX = "a zoo entry can point at a denoiser alone: source, subfolder, 
 class _Kind:
     """What is the same for all denoisers of one pipeline class."""
 
-    component: Literal["unet", "transformer"]
+    component: ComponentName
     classes: tuple[str, ...]
     """Component classes of diffusers that the pipeline runs."""
     width: str | None
@@ -129,24 +130,36 @@ Fetch = Callable[[str], Path]
 
 
 def from_folder(folder: Path) -> Entry:
-    """The entry that a local diffusers pipeline folder describes; its name is the folder's.
+    """The entry that a local diffusers folder describes; its name is the folder's.
+
+    The folder holds a whole pipeline, or a denoiser alone (its `unet` or `transformer`) and lies in the folder of the
+    pipeline that has the other parts, as `tstitch train` leaves what it trains.
 
     Raises:
         BadFileError: model_index.json or a config it needs is missing or malformed.
         UsageError: the pipeline or a component of it is none that can be stitched.
     """
     folder = folder.resolve()
+    alone = not os.path.isfile(folder / INDEX) and os.path.isfile(folder.parent / INDEX)
+    parts = folder.parent if alone else folder
 
     def fetch(path: str) -> Path:
-        if not os.path.isfile(folder / path):
+        place = folder if path.partition("/")[0] in get_args(ComponentName) else parts
+        if not os.path.isfile(place / path):
             hint = f"a diffusers pipeline folder has {INDEX} and a folder for every component"
             if os.path.isfile(folder / "config.json"):
                 hint = f"{folder} holds one component; {hint}; {_WITHOUT_INDEX}"
-            raise BadFileError(f"{folder}: has no {path}", hint=hint)
-        return folder / path
+            raise BadFileError(f"{place}: has no {path}", hint=hint)
+        return place / path
 
     entry = _derive(folder.name or "folder", f"folder:{folder}", None, fetch)
-    return replace(entry, parameters=parameters_in(folder / entry.subfolder))
+    entry = replace(entry, parts=f"folder:{parts}", parameters=parameters_in(folder / entry.subfolder))
+    if alone and entry.component == "unet" and entry.conditioning.guidance_embedding:
+        # The scheduler there is another model's; a U-Net that is told the guidance scale draws in few steps.
+        few = _KINDS["LatentConsistencyModelPipeline"].defaults
+        shorter = replace(entry.defaults, steps=few.steps, scheduler=few.scheduler, guidance=few.guidance)
+        return replace(entry, defaults=shorter)
+    return entry
 
 
 def from_hub(repository: str, revision: str | None) -> Entry:

@@ -276,6 +276,8 @@ def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[
         yield from _not_positive((*place, "noise"), noise, ("train_steps",))
     if (conditioning := facts.conditioning) is not None:
         given = bool(conditioning.labels) + (conditioning.labels_from is not None)
+        if conditioning.words and conditioning.kind != "text":
+            yield (*place, "conditioning", "words"), "are for text conditioning"
         if conditioning.kind == "class" and given != 1:
             yield (*place, "conditioning"), "class conditioning needs labels or labels_from, not both"
     if (defaults := facts.defaults) is not None:

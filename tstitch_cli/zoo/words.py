@@ -1,0 +1,54 @@
+"""Finds the words of prompts that denoisers trained on few words have never seen."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from tstitch_cli.schema import Plan
+from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.zoo.registry import Zoo
+
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_SHOWN, _LONGEST = 8, 40
+"""Unknown words that are told, and the letters of each that are shown."""
+
+
+def unknown(entry: Entry, prompts: Iterable[str]) -> tuple[str, ...]:
+    """The words of `prompts` that `entry` was not trained on, each once; none where the zoo names no words for it.
+
+    Letter case and punctuation aside; words with a hyphen between them are known if each is.
+    """
+    known = {word.casefold() for word in entry.conditioning.words}
+    if not known:
+        return ()
+    written = (word for prompt in prompts for word in _WORD.findall(prompt.casefold()))
+    return tuple(dict.fromkeys(word for word in written if word not in known and not known.issuperset(word.split("-"))))
+
+
+def remark(entry: Entry, prompts: Iterable[str]) -> str | None:
+    """What to tell of unknown words in `prompts`, and which there are; None where there is nothing to tell."""
+    found = unknown(entry, prompts)
+    if not found:
+        return None
+    words = entry.conditioning.words
+    told = []
+    for word in found[:_SHOWN]:
+        near = difflib.get_close_matches(word[:_LONGEST], words, n=1, cutoff=0.75)
+        told.append(f"'{word[:_LONGEST]}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return (
+        f"{entry.name} was trained on few words and does not know {', '.join(told)}{more}: what it draws for "
+        f"{'it' if len(found) == 1 else 'them'} may be anything; its words are {', '.join(words)}"
+    )
+
+
+def remark_on(plan: Plan, prompts: Iterable[str]) -> str | None:
+    """The remark on prompts for the largest of a plan's denoisers that the zoo has a name for."""
+    entries = Zoo.load().entries
+    for denoiser in reversed(plan.denoisers):
+        known = entries.get(denoiser.name)
+        if known is not None and known.source == denoiser.source:
+            return remark(known, prompts)
+    return None
