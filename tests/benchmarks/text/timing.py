@@ -22,9 +22,7 @@ Seconds = tuple[float, ...]
 def calls(family: Family, rows: Mapping[K, Allocation], prompts: tuple[str, ...]) -> dict[K, Callable[[], float]]:
     """For each of `rows` what makes a call of the setting's batch and tells its seconds, the pictures included."""
     size = family.setting.batch_size
-    batch = Batch(
-        tuple(prompts[i % len(prompts)] for i in range(size)), tuple(range(size)), given=blank(family.setting)
-    )
+    batch = Batch(tuple(prompts[i % len(prompts)] for i in range(size)), tuple(range(size)))
     clock, counts = clock_for(family.device), evaluations_of(family)
 
     def call(row: Allocation) -> float:
