@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,11 +25,7 @@ class Weights:
 
     trained: Path
     """The folder that `tstitch train` wrote; it need not be there."""
-
-    @cached_property
-    def zoo(self) -> Zoo:
-        """The zoo as it is now."""
-        return Zoo.load()
+    zoo: Zoo = field(default_factory=Zoo.load)
 
     def entry(self, name: str) -> Entry:
         """The denoiser called `name`; raises UsageError where it is neither in the zoo nor trained."""
