@@ -182,7 +182,7 @@ def _machine(bench: Bench, weights: Weights) -> dict[str, Any]:
     digests = {name: components.digest_of(weights.entry(name)) for name in here if name != outlines.CONTROL}
     if control is not None:
         digests[outlines.CONTROL] = components.digest_of(control)
-    facts = machine(weights.load((LARGE,), bench.setting))
+    facts = machine(weights.load((SMALL, LARGE), bench.setting))
     facts["fingerprint"]["weights"] = digests
     return facts
 

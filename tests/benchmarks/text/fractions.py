@@ -52,7 +52,7 @@ def _distances(
     distances: Mapping[str, Mapping[float, Floats]],
     seconds: Mapping[float, Seconds],
 ) -> Figure:
-    scored = all(len(each.described.clip[0]) for each in found[SEEN].values())
+    scored = found[SEEN][0.0].described.clip.shape[1] > 0
     header = ["steps by the small", "seconds a call", "of the large's"]
     header += [f"{what}, {kind}" for kind in KINDS for what in ("distance", *["CLIP score"] * scored)]
     table = []
@@ -60,7 +60,8 @@ def _distances(
         cells = [f"{share:.0%}", f"{np.mean(seconds[share]):.3f}", said(time_ratio(seconds[share], seconds[0.0]))]
         for kind in KINDS:
             cells.append(said(distance(distances[kind][share])))
-            cells += [said(mean(found[kind][share].described.clip[:, 0]))] * scored
+            if scored:
+                cells.append(said(mean(found[kind][share].described.clip[:, 0])))
         table.append(tuple(cells))
     lines = tuple(
         Line(KINDS[kind], tuple(Point.of(share, distance(each)) for share, each in distances[kind].items()))
