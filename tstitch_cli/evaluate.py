@@ -180,8 +180,7 @@ def asked_for(metrics: Sequence[str] | None, possible: Sequence[str]) -> tuple[s
         if name not in possible:
             raise UsageError(
                 f"{name} cannot be measured with what is given",
-                hint=f"it takes {METRICS[name].takes}"
-                + (f"; these can be: {', '.join(possible)}" if possible else ""),
+                hint=f"it takes {METRICS[name].takes}" + (f"; these can be: {', '.join(possible)}" if possible else ""),
             )
     if not possible:
         raise UsageError("nothing can be measured with what is given", hint="give a --reference")

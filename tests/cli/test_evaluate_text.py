@@ -14,6 +14,7 @@ from tests import builders, toys
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli import documents
 from tstitch_cli.app import app
+from tstitch_cli.commands.measuring_with import captions_of, statistics_of, tell_left_out
 from tstitch_cli.components import digest_of
 from tstitch_cli.jobs import prompts
 from tstitch_cli.plan import make_plan
@@ -101,33 +102,54 @@ def test_the_familys_own_captions_are_drawn_and_scored(plan: Plan, here: Path, b
     assert documents.read_plan(here / "plan.yaml") == filled
 
 
-@pytest.mark.parametrize(
-    ("given", "compared"),
-    [
-        (("--prompts-file", "unseen"), "reference-unseen.npz"),
-        (("--reference", "ink"), "reference-ink.npz"),
-        (("--prompts-file", "unseen", "--reference", "ink"), "reference-ink.npz"),
-    ],
-)
-def test_captions_and_statistics_are_named(
-    plan: Plan, here: Path, bundled: Path, given: tuple[str, ...], compared: str
-) -> None:
-    result = evaluate(*given, "--metrics", "fid")
+def test_captions_and_statistics_are_named(plan: Plan, here: Path, bundled: Path) -> None:
+    result = evaluate("--prompts-file", "unseen", "--metrics", "fid")
     assert result.exit_code == 0, result.output
     found = documents.read_plan(here / "plan.yaml").evaluation
-    expected = references.read(bundled / "tiny-sd" / compared, ClassifierFeatures("tiny-sd"), here / "work")
+    unseen = bundled / "tiny-sd" / "reference-unseen.npz"
     assert found is not None
-    assert found.reference == expected.digest
+    assert found.reference == references.read(unseen, ClassifierFeatures("tiny-sd"), here / "work").digest
+
+
+def test_a_path_is_meant_before_a_name(plan: Plan, here: Path, bundled: Path) -> None:
+    (here / "unseen").write_text("a dream\n")
+    (here / "folder").mkdir()
+    own = {name: bundled / "tiny-sd" / f"reference{name}.npz" for name in ("", "-unseen", "-ink")}
+    assert [captions_of(plan, file) for file in (None, Path("seen"), Path("unseen"), Path("x"))] == [
+        "seen",
+        "seen",
+        None,
+        None,
+    ]
+    assert captions_of(replace(plan, family="fashion"), None) is None
+    assert statistics_of("tiny-sd", None, "seen") == statistics_of("tiny-sd", None, None) == own[""]
+    assert statistics_of("tiny-sd", None, "unseen") == own["-unseen"]
+    assert statistics_of("tiny-sd", Path("ink"), "unseen") == own["-ink"]
+    for place in ("folder", "nowhere"):
+        assert statistics_of("tiny-sd", Path(place), "unseen") == Path(place)
+    assert statistics_of("inception", None, "unseen") is None
+
+
+def test_what_holds_for_some_of_the_pictures_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    asking = {"garment": 40, "background": 20, "count": 40, "colour": 3, "style": 60}
+    tell_left_out(asking, None, ["garment", "background", "count", "style"], 60)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == (
+        "garment, count: of 40 pictures, whose prompts tell it as the family's captions do; 20 are left out "
+        "background: of 20 pictures, whose prompts tell it as the family's captions do; 40 are left out "
+        "no colour: too few of the prompts tell it as the captions of a bundled family do"
+    )
+    tell_left_out(asking, ["style"], ["style"], 60)
+    assert not capsys.readouterr().err
 
 
 def test_prompts_that_are_no_captions_are_left_out_and_that_is_said(plan: Plan, here: Path) -> None:
-    (here / "mixed.txt").write_text("a red bag on blue\na dream\nA pink dress.\n")
-    result = evaluate("--prompts-file", "mixed.txt", "--count", "60")
+    (here / "mixed.txt").write_text("A red bag on blue.\na dream\n")
+    result = evaluate("--prompts-file", "mixed.txt", "--count", "40", "--metrics", "alignment,style")
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert "garment, colour, count, alignment: of 40 pictures" in said
-    assert "background: of 20 pictures, whose prompts tell it as the family's captions do; 40 are left out" in said
-    assert {*ASKED, "style"} <= set(documents.read_plan(here / "plan.yaml").rows[0].measured)
+    assert "alignment: of 20 pictures, whose prompts tell it as the family's captions do; 20 are left out" in said
+    assert set(documents.read_plan(here / "plan.yaml").rows[0].measured) == {"alignment", "style"}
 
 
 def test_without_any_caption_nothing_is_asked_for(plan: Plan, here: Path) -> None:

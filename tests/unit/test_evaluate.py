@@ -212,26 +212,28 @@ def test_metrics_are_what_they_should_be(family: Family, reference: Reference, t
     assert found.evaluation.features == "columns"
 
 
-class NotNine(Columns):
-    """Tells classes below nine, and whether they are odd, and understands no ninth class."""
+def below_nine(entry: Entry, prompts: Sequence[str]) -> list[Told]:
+    """Prompts below nine tell a garment, those below five whether its number is odd, too."""
+    numbers = [int(prompt) for prompt in prompts]
+    return [{name: n % m for name, m, end in (("garment", 10, 9), ("count", 2, 5)) if n < end} for n in numbers]
+
+
+class Garments(Columns):
+    """Tells garments, and whether their numbers are odd."""
 
     digest = "c1"
+    judge = Judge({"garment": ("garment",), "count": ("count",), "alignment": ("garment", "count")}, below_nine)
 
     def __call__(self, pictures: torch.Tensor) -> Features:
         made = super().__call__(pictures)
-        return Features(made.features, made.probabilities, {"garment": made.answers["class"], "count": made.answers["class"] % 2})
-
-    @staticmethod
-    def told(entry: Entry, prompts: Sequence[str]) -> list[Told]:
-        return [{} if p == "9" else {"garment": int(p), **({"count": int(p) % 2} if int(p) < 5 else {})} for p in prompts]
-
-    judge = Judge({"garment": ("garment",), "count": ("count",), "alignment": ("garment", "count")}, told)
+        seen = made.answers["class"]
+        return Features(made.features, made.probabilities, {"garment": seen, "count": seen % 2})
 
 
 def test_what_some_prompts_do_not_ask_for_is_left_out(family: Family, reference: Reference, tmp_path: Path) -> None:
     seen, rows = Seen(), {"1": ROWS["1"]}
-    found = measure(family, reference, tmp_path, rows=rows, extractor=NotNine(), count=50, keeper=seen)
-    shown = NotNine()(torch.cat(seen.pictures["1"])).answers["garment"].numpy()
+    found = measure(family, reference, tmp_path, rows=rows, extractor=Garments(), count=50, keeper=seen)
+    shown = Garments()(torch.cat(seen.pictures["1"])).answers["garment"].numpy()
     asked = np.arange(50) % 10
     measured = found.measured["1"]
     assert list(measured) == ["fid", "is", "precision", "recall", "alignment", "garment", "count"]
@@ -242,7 +244,7 @@ def test_what_some_prompts_do_not_ask_for_is_left_out(family: Family, reference:
     assert measured["garment"].value == pytest.approx(hit)
     assert measured["count"].value == pytest.approx((shown % 2 == asked % 2)[asked < 5].mean())
     with pytest.raises(UsageError, match="count cannot be measured"):
-        measure(family, reference, tmp_path, rows=rows, extractor=NotNine(), count=30, metrics=["count"])
+        measure(family, reference, tmp_path, rows=rows, extractor=Garments(), count=30, metrics=["count"])
 
 
 def test_what_cannot_be_measured_is_refused(family: Family, reference: Reference, tmp_path: Path) -> None:

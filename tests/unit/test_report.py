@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ class Quarters:
     digest: str = "0" * 16
     side: int = 16
     classes: int = 10
-    judge: Judge = Judge({"accuracy": ("class",)}, told_by_class)
+    judge: ClassVar[Judge] = Judge({"accuracy": ("class",)}, told_by_class)
 
     def __call__(self, pictures: torch.Tensor) -> Features:
         quarters = torch.nn.functional.avg_pool2d(pictures[:, :1].float(), pictures.shape[-1] // 2).flatten(1)

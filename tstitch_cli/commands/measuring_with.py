@@ -33,9 +33,7 @@ def warn_of_few(count: int, features: int) -> None:
         )
 
 
-def tell_left_out(
-    asking: Mapping[str, int], wanted: Sequence[str] | None, asked: Sequence[str], count: int
-) -> None:
+def tell_left_out(asking: Mapping[str, int], wanted: Sequence[str] | None, asked: Sequence[str], count: int) -> None:
     """Says which metrics hold for some of the pictures only, by how many prompts ask for what they look at."""
     for pictures in sorted({number for number in asking.values() if number < count}, reverse=True):
         names = [name for name, number in asking.items() if number == pictures]
@@ -73,14 +71,14 @@ def instruments(
     if wanted is None or set(wanted) - {"clip"}:
         own = plan.family if plan.family in networks.classifiers() else networks.INCEPTION
         extractor = networks.named(features or own, device)
-        if (file := _statistics(extractor.name, place, captions)) is not None:
+        if (file := statistics_of(extractor.name, place, captions)) is not None:
             compared = references.read(file, extractor, work, bar)
         elif wanted is None:
             talk.print("no --reference, so no fid, precision and recall")
     return extractor, scorer, compared
 
 
-def _statistics(family: str, place: Path | None, captions: str | None) -> Path | None:
+def statistics_of(family: str, place: Path | None, captions: str | None) -> Path | None:
     """What is compared with: what is at `place`, or what the family ships with by that name, by that of the captions
     drawn, or as its usual one."""
     from tstitch_cli.quality.references import bundled
@@ -99,7 +97,7 @@ def captions_of(plan: Plan, file: Path | None) -> str | None:
 
 
 def prompts_of(plan: Plan, entry: Entry, file: Path | None, captions: str | None) -> list[str]:
-    """What is drawn in turn: the family's own `captions`, else the prompts of `file`, else every class by its number."""
+    """What is drawn in turn: the family's own `captions`, else the prompts of `file`, else all classes by number."""
     if captions is not None:
         from tstitch_cli.jobs.prompts import bundled
 

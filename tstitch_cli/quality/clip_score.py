@@ -17,7 +17,7 @@ REPOSITORY = "openai/clip-vit-large-patch14"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 HINT = f"fetch it (1.7 GB): hf download {REPOSITORY} {' '.join(FILES)}"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the red, green and blue of the pictures that CLIP was trained on, by which every CLIP here sees them normalised."""
+"""Of the red, green and blue of the pictures that CLIP was trained on; every CLIP sees pictures normalised by them."""
 
 
 class ClipScore:

@@ -1,4 +1,4 @@
-"""Whether pictures show what was asked for: what prompts tell, attribute by attribute, beside what a classifier sees."""
+"""Whether pictures show what was asked for: what prompts tell, attribute by attribute, and what a classifier sees."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MOST_SHARPNESS = 100.0
 
 
 def clip(tokens: int, end: int) -> Any:
-    """An untrained CLIPModel for pictures of SIDE pixels and a vocabulary of `tokens`, whose token `end` ends a caption."""
+    """An untrained CLIPModel for pictures of SIDE pixels and `tokens` tokens; `end` ends and pads a caption."""
     from transformers import CLIPConfig, CLIPModel
 
     text = {
@@ -84,7 +84,7 @@ class ContrastiveRecipe:
 
 @torch.no_grad()
 def retrieval(model: Any, pictures: Captioned, table: CaptionTable) -> float:
-    """The share of `pictures` that are nearer to a caption of their own scene than to that of any other scene there is."""
+    """The share of `pictures` that are nearest to the caption of their own scene, among one of every scene there is."""
     captions = torch.stack([table.tokens[first] for first in table.first.tolist()])
     right = 0
     for indices in torch.arange(len(pictures)).split(200):

@@ -56,7 +56,7 @@ SCHEDULES = {
         batches=3000, batch_size=96, learning_rate=2e-3, warmup=100, weight_decay=0.02, ema_decay=0.995
     ),
     "tiny-sd-clip": Schedule(
-        batches=2500, batch_size=128, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema_decay=0.995, hold=0.3
+        batches=2000, batch_size=128, learning_rate=1e-3, warmup=100, weight_decay=0.02, ema_decay=0.995, hold=0.3
     ),
     "tiny-sd-autoencoder": Schedule(
         batches=7500, batch_size=32, learning_rate=1e-3, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
