@@ -70,12 +70,12 @@ class Family:
         return next(entry for entry in self.entries if entry.name == name)
 
     def example_prompts(self, count: int, first: int = 0) -> tuple[str, ...]:
-        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or plain sentences.
+        """Prompts to measure with, `count` of them from number `first`: the classes in turn, or sentences.
 
-        Classes are told by number, since names may be ambiguous.
+        Classes are told by number, since names may be ambiguous; sentences are plain ones unless the zoo has examples.
         """
-        classes = len(self.entries[0].conditioning.labels)
-        examples = [str(number) for number in range(classes)] or EXAMPLES
+        told = self.host.conditioning
+        examples = [str(number) for number in range(len(told.labels))] or told.examples or EXAMPLES
         return tuple(examples[i % len(examples)] for i in range(first, first + count))
 
     @property
@@ -217,3 +217,4 @@ def _quiet() -> None:
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()

@@ -31,7 +31,8 @@ NEEDED = (
     "pillow",
     "psutil",
 )
-BUNDLED = ("fashion-s", "fashion-xl")
+DRAWN = ("fashion-s", "fashion-xl")
+"""Bundled denoisers, whose stitched run tells whether drawing works here."""
 OPTIONAL = ("peft", "DeepCache", "tomesd", "nvidia-ml-py", "ray")
 
 
@@ -247,15 +248,16 @@ def zoo() -> Finding:
     told = f"{len(here)} of {len(found.entries)} denoisers are here: {', '.join(here) or 'none'}"
     own = user_file()
     told += f"; your own are in {own}" if own is not None else ""
-    bundled = [name for name in BUNDLED if name not in here]
-    if bundled:
+    bundled = [entry for entry in Zoo.shipped().entries.values() if entry.source.startswith("bundled:")]
+    if missing := [entry.name for entry in bundled if not is_here(entry)]:
         cure = pip_install("--force-reinstall --no-deps .")
-        return Finding("zoo", "fault", f"{told}; of the bundled family {', '.join(bundled)}", cure, ExitStatus.BAD_FILE)
+        what = f"{told}; what should have come with tstitch is missing: {', '.join(missing)}"
+        return Finding("zoo", "fault", what, cure, ExitStatus.BAD_FILE)
     return Finding("zoo", "ok", told)
 
 
 def stitched_run() -> Finding:
-    """Draws with the bundled family, stitched, for RUN_S seconds on the best device."""
+    """Draws with a bundled family, stitched, for RUN_S seconds on the best device."""
     from tstitch_cli.allocation import per_evaluation
     from tstitch_cli.clocks import clock_for
     from tstitch_cli.denoisers import load
@@ -265,11 +267,11 @@ def stitched_run() -> Finding:
     from tstitch_cli.trajectory import Batch, run
     from tstitch_cli.zoo.registry import Zoo
 
-    entries = [Zoo.shipped().entries[name] for name in BUNDLED]
+    entries = [Zoo.shipped().entries[name] for name in DRAWN]
     defaults, on = entries[-1].defaults, resolve_device("auto")
     size, steps = defaults.size, defaults.steps
     family = load(entries, Setting(steps, defaults.scheduler, defaults.guidance, 1, size, "float32", on))
-    allocation = ((BUNDLED[0], steps // 2), (BUNDLED[1], steps - steps // 2))
+    allocation = ((DRAWN[0], steps // 2), (DRAWN[1], steps - steps // 2))
     turns, batch = per_evaluation(allocation, [1] * steps), Batch(family.example_prompts(1), (0,))
     clock, read = clock_for(family.device), machine_load.reader_for(on)
     run(family, batch, turns, clock)

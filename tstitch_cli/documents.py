@@ -22,8 +22,15 @@ Check = Callable[[T], Iterable[tuple[Place, str]]]
 MAX_BYTES = 16_000_000
 
 
-def read(path: Path, cls: type[T], schema: str | None, check: Check[T] | None = None) -> T:
-    """Reads a YAML file into `cls`.
+def read(
+    path: Path,
+    cls: type[T],
+    schema: str | None,
+    check: Check[T] | None = None,
+    *,
+    missing: str = "check the name and the folder",
+) -> T:
+    """Reads a YAML file into `cls`; `missing` is the hint where there is none.
 
     Raises:
         BadFileError: the file cannot be read or is not exactly what `cls` and `check` ask for; lists every fault.
@@ -32,7 +39,7 @@ def read(path: Path, cls: type[T], schema: str | None, check: Check[T] | None = 
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise BadFileError(f"{path}: there is no such file", hint="check the name and the folder") from None
+        raise BadFileError(f"{path}: there is no such file", hint=missing) from None
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise BadFileError(f"{path}: cannot be read: {why}", hint="name a YAML file that you may read") from error
@@ -79,7 +86,8 @@ def read_profile(path: Path) -> Profile:
 
 def read_plan(path: Path) -> Plan:
     """Reads and checks a plan; raises BadFileError with every fault."""
-    return read(path, Plan, PLAN_SCHEMA, faults_of_plan)
+    missing = "check the name, or make one: `tstitch profile` two denoisers, then `tstitch plan --budget 50%`"
+    return read(path, Plan, PLAN_SCHEMA, faults_of_plan, missing=missing)
 
 
 def digest(path: Path) -> str:

@@ -57,6 +57,23 @@ def test_the_profile_orders_the_family_by_cost(job: Path) -> None:
     assert (made.agreement.largest, set(made.agreement.denoisers)) == (FAMILY[-1], set(FAMILY[:-1]))
 
 
+def test_how_long_to_measure_is_the_familys_own_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = "{steps: 20, scheduler: ddim, guidance: 1.5, size: 32, batch_size: 2, dtype: float32, measure_s: 25}"
+    lines = ["schema: tstitch/zoo/1", "denoisers:"]
+    for size in ("s", "xl"):
+        source = f"bundled:fashion/fashion-{size}"
+        lines.append(f"  quick-{size}: {{family: fashion, source: '{source}', defaults: {defaults}}}")
+    file = tmp_path / "zoo.yaml"
+    file.write_text("\n".join(lines))
+    monkeypatch.setenv("TSTITCH_ZOO", str(file))
+    seconds: list[float] = []
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", lambda *args, **more: seconds.append(args[4]))
+    for names in (("quick-s", "quick-xl"), FAMILY, ("quick-s", "quick-xl", "--max-time", "7s")):
+        done = tstitch("profile", *names)
+        assert done.exit_code == 0, done.output
+    assert seconds == [25.0, 120.0, 7.0]
+
+
 def test_the_plan_keeps_the_budget(job: Path) -> None:
     plan = read_plan(job / "plan.yaml")
     assert (plan.combinations, len(plan.rows)) == (66, 66)

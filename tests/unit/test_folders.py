@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_a_stable_diffusion_folder_is_stitched_with_the_zoos_stable_diffusion(fo
     check([entry, zoo.entries["sd14"]])
     assert zoo.resolve(f"folder:{folder}") == entry
     assert not is_here(entry)
+
+
+def test_what_lies_in_a_known_latent_space_is_told_in_the_words_known_for_it(folder: Path) -> None:
+    zoo = Zoo.load()
+    told = replace(zoo.entries["sd14"].conditioning, words=("a", "fox"), examples=("a fox",))
+    zoo = Zoo({"few": replace(zoo.entries["sd14"], name="few", conditioning=told)})
+    assert zoo.resolve(str(folder)).conditioning == told
+    put(folder, "unet/config.json", {**FILES["unet/config.json"], "cross_attention_dim": 1024})
+    assert zoo.resolve(str(folder)).conditioning.words == ()
 
 
 def test_values_are_read_from_the_configs(folder: Path) -> None:

@@ -31,6 +31,8 @@ from tstitch_cli.training.text_to_image import (
 )
 from tstitch_cli.training.tiny_sd import SCHEDULES, SHAPES, TinySD
 from tstitch_cli.training.vocabulary import LENGTH, write_tokenizer
+from tstitch_cli.zoo.folders import from_folder
+from tstitch_cli.zoo.registry import is_here
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +285,9 @@ def test_the_whole_family_trains_in_miniature_and_draws(
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(["a red sneaker", "two green bags"], num_inference_steps=2, guidance_scale=7.5).images
         assert drawn[1].size == (SIDE, SIDE)
+        entry = from_folder(tmp_path / "out" / name)
+        assert (entry.name, is_here(entry)) == (name, True)
+        assert entry.defaults.scheduler == ("lcm" if name.endswith("-lcm") else "pndm")
     record = yaml.safe_load((tmp_path / "out" / "tiny-sd-outline" / "training.yaml").read_text())
     assert record["steers"] == "tiny-sd"
 

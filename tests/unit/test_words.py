@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import planned
+from tests.toys import FakeClock, family
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.schema import PlannedDenoiser
-from tstitch_cli.zoo.entry import Entry
+from tstitch_cli.zoo.entry import Conditioning, Entry
 from tstitch_cli.zoo.registry import Zoo
 from tstitch_cli.zoo.words import remark, remark_on, unknown
 
@@ -63,20 +64,28 @@ def test_a_plan_is_told_of_by_its_largest_denoiser_that_has_a_name(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Zoo, "load", lambda: Zoo({"few": entry}))
-    made = planned()
-    few, other = PlannedDenoiser("few", entry.source, None), PlannedDenoiser("other", "folder:/models/other", None)
-    told = remark_on(replace(made, denoisers=(few, other)), ["a dinosaur"])
+    few, other = PlannedDenoiser("few", entry.source, None), PlannedDenoiser("other", "hub:models/other", None)
+    told = remark_on(replace(planned(), denoisers=(few, other)), ["a dinosaur"])
     assert told is not None
     assert "'dinosaur'" in told
-    assert remark_on(replace(made, denoisers=(other, replace(few, source="folder:/few"))), ["a dinosaur"]) is None
+    assert remark_on(replace(planned(), denoisers=(replace(few, source="hub:some/few"), other)), ["a dinosaur"]) is None
 
 
-def test_words_in_a_zoo_file_are_for_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_and_examples_in_a_zoo_file_are_for_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "zoo.yaml"
     text = "schema: tstitch/zoo/1\ndenoisers:\n  mine:\n    family: {}\n    source: hub:a/b\n    conditioning: {}\n"
     monkeypatch.setenv("TSTITCH_ZOO", str(path))
-    path.write_text(text.format("stable-diffusion", "{kind: text, width: 768, words: [a, fox]}"))
+    path.write_text(text.format("stable-diffusion", "{kind: text, width: 768, words: [a, fox], examples: [a fox]}"))
     assert Zoo.load().entries["mine"].conditioning.words == ("a", "fox")
-    path.write_text(text.format("fashion", "{kind: class, labels: [a, b], words: [a, fox]}"))
-    with pytest.raises(BadFileError, match="words"):
+    assert Zoo.load().entries["mine"].conditioning.examples == ("a fox",)
+    path.write_text(text.format("fashion", "{kind: class, labels: [a, b], words: [a, fox], examples: [a fox]}"))
+    with pytest.raises(BadFileError, match=r"words: are for text(?s:.*)examples: are for text"):
         Zoo.load()
+
+
+def test_what_is_measured_with_are_the_zoos_examples() -> None:
+    toy = family(FakeClock(), {"small": 1.0, "large": 2.0})
+    plain = tuple(replace(entry, conditioning=Conditioning("text")) for entry in toy.entries)
+    told = tuple(replace(entry, conditioning=Conditioning("text", examples=("a fox", "a hen"))) for entry in plain)
+    assert replace(toy, entries=told).example_prompts(3, 1) == ("a hen", "a fox", "a hen")
+    assert "lighthouse" in replace(toy, entries=plain).example_prompts(1)[0]

@@ -77,8 +77,12 @@ def profile(
         str, typer.Option(help="Measure until the 95 % confidence interval of every trajectory is this narrow.")
     ] = "1%",
     max_time: Annotated[
-        str, typer.Option(help="Start no further call after this time, once there are the fewest that tell anything.")
-    ] = "2min",
+        str | None,
+        typer.Option(
+            help="Start no further call after this time, once there are the fewest that tell anything; by default as "
+            "the zoo says for the family, else 2min."
+        ),
+    ] = None,
     out_file: Annotated[
         Path | None,
         typer.Option(
@@ -141,7 +145,7 @@ def profile(
     from tstitch_cli.zoo.registry import Zoo
     from tstitch_cli.zoo.tasks import frames as frames_of
 
-    tolerance_share, most_s = parse_share(tolerance), parse_duration(max_time)
+    tolerance_share, given_s = parse_share(tolerance), None if max_time is None else parse_duration(max_time)
     samplers = [known(each.strip()) for each in scheduler.split(",")] if scheduler is not None else []
     counts = parse_counts(steps, "--steps") if steps is not None else ()
     cached = [accelerations.parse(each) if each.strip() != "none" else () for each in accelerate or []]
@@ -156,6 +160,7 @@ def profile(
 
     here = resolve_device(device)
     defaults = entries[-1].defaults
+    most_s = defaults.measure_s if given_s is None else given_s
     setting = Setting(
         steps=counts[0] if counts else defaults.steps,
         scheduler=samplers[0] if samplers else defaults.scheduler,

@@ -56,6 +56,8 @@ class Conditioning:
     """Features of a text token, as the denoiser's cross-attention takes them."""
     words: tuple[str, ...] = ()
     """All words of the captions that the denoisers were trained on, where those are few; empty where any will do."""
+    examples: tuple[str, ...] = ()
+    """Prompts to measure with, in place of plain sentences that the denoisers would not understand."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of their numbers; a comma separates two names of one class."""
     labels_from: str | None = None
@@ -74,6 +76,8 @@ class Defaults:
     size: int
     batch_size: int
     dtype: Literal["float32", "bfloat16", "float16"]
+    measure_s: float = 120.0
+    """Seconds after which `tstitch profile` begins no further round; fewer for a family of short calls."""
 
 
 @dataclass(frozen=True)

@@ -172,11 +172,17 @@ class Zoo:
         return found
 
     def _with_known_space(self, entry: Entry) -> Entry:
-        """A latent space that the zoo knows is called by the zoo's name, which is another for another conditioning."""
-        for known in self.entries.values():
-            alike = known.conditioning.kind == entry.conditioning.kind
+        """A latent space that the zoo knows is called by the zoo's name, which is another for another conditioning.
+
+        What is told alike in such a one is also told in the same words.
+        """
+        told = entry.conditioning
+        for known in map(_with_scaling, self.entries.values()):
+            alike = known.conditioning.kind == told.kind
             if alike and _facts(known.latent_space) == _facts(entry.latent_space):
-                return replace(entry, latent_space=known.latent_space)
+                if known.conditioning.width == told.width:
+                    told = replace(told, words=known.conditioning.words, examples=known.conditioning.examples)
+                return replace(entry, latent_space=known.latent_space, conditioning=told)
         return entry
 
 
@@ -276,12 +282,13 @@ def _faults(place: Place, facts: FamilyFacts | DenoiserFacts) -> Iterator[tuple[
         yield from _not_positive((*place, "noise"), noise, ("train_steps",))
     if (conditioning := facts.conditioning) is not None:
         given = bool(conditioning.labels) + (conditioning.labels_from is not None)
-        if conditioning.words and conditioning.kind != "text":
-            yield (*place, "conditioning", "words"), "are for text conditioning"
+        for key in ("words", "examples"):
+            if getattr(conditioning, key) and conditioning.kind != "text":
+                yield (*place, "conditioning", key), "are for text conditioning"
         if conditioning.kind == "class" and given != 1:
             yield (*place, "conditioning"), "class conditioning needs labels or labels_from, not both"
     if (defaults := facts.defaults) is not None:
-        yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size"))
+        yield from _not_positive((*place, "defaults"), defaults, ("steps", "size", "batch_size", "measure_s"))
         if defaults.scheduler not in SCHEDULERS:
             yield (*place, "defaults", "scheduler"), f"is not known, there are {', '.join(SCHEDULERS)}"
 

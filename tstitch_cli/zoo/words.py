@@ -45,10 +45,13 @@ def remark(entry: Entry, prompts: Iterable[str]) -> str | None:
 
 
 def remark_on(plan: Plan, prompts: Iterable[str]) -> str | None:
-    """The remark on prompts for the largest of a plan's denoisers that the zoo has a name for."""
-    entries = Zoo.load().entries
+    """The remark on prompts for the largest of a plan's denoisers that has a name in the zoo or is a folder.
+
+    Raises what `Zoo.planned` raises.
+    """
+    zoo = Zoo.load()
     for denoiser in reversed(plan.denoisers):
-        known = entries.get(denoiser.name)
-        if known is not None and known.source == denoiser.source:
-            return remark(known, prompts)
+        known = zoo.entries.get(denoiser.name)
+        if denoiser.source.startswith("folder:") or (known is not None and known.source == denoiser.source):
+            return remark(zoo.planned(denoiser), prompts)
     return None
