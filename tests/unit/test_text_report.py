@@ -94,10 +94,10 @@ def test_pictures_of_the_same_noise_are_compared_one_by_one() -> None:
 
 def test_what_is_kept_up_is_kept_up_in_every_row_up_to_the_share() -> None:
     rows = {0.0: hits(0.8), 0.2: hits(0.8), 0.3: hits(0.79), 0.5: hits(0.4)}
-    assert rules.kept_up("it", "right", rows).agrees is True
-    assert rules.kept_up("it", "right", rows, up_to=0.5).agrees is False
-    assert rules.kept_up("it", "right", rows | {0.3: hits(0.75)}).agrees is None
-    assert rules.kept_up("it", "right", {0.0: hits(0.8), 0.5: hits(0.4)}).agrees is None
+    assert rules.kept_up("it", rows).agrees is True
+    assert rules.kept_up("it", rows, up_to=0.5).agrees is False
+    assert rules.kept_up("it", rows | {0.3: hits(0.75)}).agrees is None
+    assert rules.kept_up("it", {0.0: hits(0.8), 0.5: hits(0.4)}).agrees is None
 
 
 def test_something_must_be_lost_by_the_small_model_alone() -> None:

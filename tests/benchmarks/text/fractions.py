@@ -91,7 +91,7 @@ def _alignment(shown: str, found: Mapping[str, Mapping[float, Drawn]]) -> Figure
     for kind, rows in found.items():
         hits = {share: each.hits("alignment") for share, each in rows.items()}
         lines.append(Line(KINDS[kind], tuple(Point.of(share, part(each)) for share, each in hits.items())))
-        verdicts.append(kept_up(f"Alignment, {KINDS[kind]}", "all that was asked for", hits))
+        verdicts.append(kept_up(f"Alignment, {KINDS[kind]}", hits))
         for share, each in rows.items():
             table.append((f"{share:.0%}", kind, *(percent(part(each.hits(what))) for what in SHOWN)))
     return Figure(

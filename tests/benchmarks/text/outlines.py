@@ -118,7 +118,7 @@ def figures(bench: Bench) -> list[Figure]:
             follows(LARGE, own[0.0], another[0.0]),
             follows(SMALL, own[1.0], another[1.0]),
             keeps_following(own),
-            kept_up("Steered, alignment", "all that was asked for", hits),
+            kept_up("Steered, alignment", hits),
         ),
         table=(
             ("steps by the small", "agreement", "with another's outline", "alignment", DISTANCE),

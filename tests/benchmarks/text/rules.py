@@ -72,9 +72,9 @@ def all_of(found: list[bool | None]) -> bool | None:
 
 
 def kept_up(
-    name: str, what: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO, about: str = FREE_START
+    name: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO, about: str = FREE_START
 ) -> Verdict:
-    """Whether as many pictures are `what` in every row of a share up to `up_to` as in that of share 0.
+    """Whether every row of a share up to `up_to` has as many hits as that of share 0.
 
     `hits` (N,) by share of the first steps, from the same captions and noise.
     """
@@ -84,8 +84,8 @@ def kept_up(
     worst = min(gains, key=lambda share: gains[share].value)
     return Verdict(
         all_of([no_worse(each) for each in gains.values()]),
-        f"{name}: up to {up_to:.0%} of the steps the share of pictures that are {what} changes by at the least "
-        f"{points(gains[worst])} ({worst:.0%} of the steps), from {percent(part(hits[0.0]))}.",
+        f"{name}: up to {up_to:.0%} of the steps it changes by {points(gains[worst])} at the worst ({worst:.0%} of the "
+        f"steps), from {percent(part(hits[0.0]))}.",
         about,
     )
 
