@@ -24,7 +24,7 @@ from tests.benchmarks.text.rules import (
     said,
 )
 from tests.benchmarks.text.scale import SOME
-from tests.benchmarks.text.sheet import drawn, with_sheet
+from tests.benchmarks.text.sheet import Pictures, drawn, with_sheet
 from tests.benchmarks.text.timing import Seconds, calls, timed
 from tests.benchmarks.text.timing import ratio as time_ratio
 from tstitch_cli.savings.accelerations import parse
@@ -43,7 +43,7 @@ def figures(bench: Bench) -> list[Figure]:
     rows = by_share(SMALL, LARGE, SOME, bench.scale.steps)
     made: dict[Key, Callable[[], float]] = {}
     found: dict[str, dict[float, Drawn]] = {}
-    columns = {}
+    columns: dict[str, Pictures] = {}
     for name, specs in SAVED.items():
         setting = bench.at(accelerate=specs)
         found[name] = bench.drawn(f"caches, {name}", (SMALL, LARGE), rows, SEEN, bench.scale.fewer, setting)

@@ -11,7 +11,7 @@ from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import LARGE, SMALL, Bench, by_share
 from tests.benchmarks.text.fractions import DISTANCE
 from tests.benchmarks.text.rules import below, kept_up, part, percent, said
-from tests.benchmarks.text.sheet import drawn, with_sheet
+from tests.benchmarks.text.sheet import Pictures, drawn, with_sheet
 from tests.benchmarks.text.timing import Seconds, calls, timed
 from tests.benchmarks.text.timing import ratio as time_ratio
 from tstitch_cli.schema import Setting
@@ -25,7 +25,8 @@ HALF = 0.5
 
 def figures(bench: Bench) -> list[Figure]:
     """Both tables, each step a fraction."""
-    lines, verdicts, table, columns = [], [], [], {}
+    lines, verdicts, table = [], [], []
+    columns: dict[str, Pictures] = {}
     settings = {steps: bench.at(steps=steps, scheduler="lcm") for steps in STEPS}
     rows = {steps: by_share(*PAIR, tuple(n / steps for n in range(steps + 1)), steps) for steps in STEPS}
     seconds = _seconds(bench, settings, rows)

@@ -20,7 +20,7 @@ from tests.benchmarks.text.bench import LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.fractions import DISTANCE, SHARE
 from tests.benchmarks.text.rules import FREE_START, MARGIN, UP_TO, above, all_of, kept_up, no_worse, part, percent, said
 from tests.benchmarks.text.scale import SOME
-from tests.benchmarks.text.sheet import drawn, with_sheet
+from tests.benchmarks.text.sheet import Pictures, drawn, with_sheet
 from tstitch_cli import files
 from tstitch_cli.allocation import Allocation, per_evaluation
 from tstitch_cli.denoisers import Family
@@ -97,7 +97,7 @@ def figures(bench: Bench) -> list[Figure]:
     own = {share: each[:, 0] for share, each in followed.items()}
     another = {share: each[:, 1] for share, each in followed.items()}
     prompts, given = tuple(bench.captions[SEEN][:SHOWN]), Outlined(lines=_pictures(asked[:SHOWN]))
-    columns: dict[str, Sequence[Image.Image]] = {"outline": given.lines}
+    columns: dict[str, Pictures] = {"outline": given.lines}
     columns |= {f"{share:.0%} small": drawn(family, row, prompts, given) for share, row in rows.items()}
     hits = {share: each.hits("alignment") for share, each in found.items()}
     figure = Figure(

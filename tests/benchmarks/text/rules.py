@@ -5,7 +5,7 @@ Rows of one study draw the same captions from the same noise, so shares of pictu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,14 +66,12 @@ def as_near(found: Measured) -> bool | None:
     return surely(found.high <= FREE, found.low > FREE)
 
 
-def all_of(found: list[bool | None]) -> bool | None:
+def all_of(found: Sequence[bool | None]) -> bool | None:
     """Whether all hold; not so where one does not."""
     return surely(all(each is True for each in found), any(each is False for each in found))
 
 
-def kept_up(
-    name: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO, about: str = FREE_START
-) -> Verdict:
+def kept_up(name: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO, about: str = FREE_START) -> Verdict:
     """Whether every row of a share up to `up_to` has as many hits as that of share 0.
 
     `hits` (N,) by share of the first steps, from the same captions and noise.

@@ -30,18 +30,18 @@ HELD_OUT = (
 )
 """Of combinations that training never shows."""
 PROMPTS = FAMILIAR + HELD_OUT
+Pictures = Sequence[Image.Image]
+"""One of each prompt."""
 
 
-def drawn(
-    family: Family, row: Allocation, prompts: Sequence[str] = PROMPTS, given: Given = NOTHING
-) -> tuple[Image.Image, ...]:
+def drawn(family: Family, row: Allocation, prompts: Sequence[str] = PROMPTS, given: Given = NOTHING) -> Pictures:
     """A picture of each of `prompts` as `row` draws it, the same noise in every row."""
     batch = Batch(tuple(prompts), tuple(range(len(prompts))), SEED, given=given)
     return run(family, batch, per_evaluation(row, evaluations_of(family)), HostClock()).images
 
 
 def with_sheet(
-    bench: Bench, figure: Figure, columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str] = PROMPTS
+    bench: Bench, figure: Figure, columns: Mapping[str, Pictures], prompts: Sequence[str] = PROMPTS
 ) -> Figure:
     """`figure` with its own picture and, below, a sheet of the `columns`, each with a picture of every prompt."""
     own, name = f"{figure.name}.png", f"{figure.name}-sheet.png"
