@@ -99,6 +99,9 @@ def test_what_is_kept_up_is_kept_up_in_every_row_up_to_the_share() -> None:
     assert rules.kept_up("it", rows, up_to=0.5).agrees is False
     assert rules.kept_up("it", rows | {0.3: hits(0.75)}).agrees is None
     assert rules.kept_up("it", {0.0: hits(0.8), 0.5: hits(0.4)}).agrees is None
+    # Where nothing is right nothing can be lost, and of few pictures without a difference not much is known.
+    assert rules.kept_up("it", {0.0: hits(0.0), 0.3: hits(0.0)}).agrees is None
+    assert rules.kept_up("it", {0.0: hits(0.8, 20), 0.3: hits(0.8, 20)}).agrees is None
 
 
 def test_something_must_be_lost_by_the_small_model_alone() -> None:

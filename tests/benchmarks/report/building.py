@@ -105,7 +105,11 @@ def _figure(told: dict[str, Any]) -> Figure:
 
 
 def command(module: str, out: Path, options: str) -> str:
-    """How the report is made again, its folder told from here where it is within."""
-    out = out.resolve()
-    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else Path(out.name)
-    return f"python -m {module} --out {out.as_posix()}{options}"
+    """How the report is made again."""
+    return f"python -m {module} --out {from_here(out)}{options}"
+
+
+def from_here(path: Path) -> str:
+    """A path as a page may tell it: from this folder where it is within, else its name alone."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name

@@ -161,7 +161,9 @@ def main() -> None:
     data = fashion_mnist.find(given.data)
     bench = bundled(weights, scale, given.out, given.work, data, given.device, given.dtype)
     options = " --quick" * given.quick
-    for name in ("trained", "device", "dtype"):
+    if given.trained != parser.get_default("trained"):
+        options += f" --trained {building.from_here(given.trained)}"
+    for name in ("device", "dtype"):
         if (asked := getattr(given, name)) != parser.get_default(name):
             options += f" --{name} {asked}"
     facts = {

@@ -40,7 +40,7 @@ def figures(bench: Bench) -> list[Figure]:
     columns = {label: drawn(family, row) for label, row in pictured.items()}
     shown = (
         f"{SMALL}, then {LARGE}; {bench.setting.words}; {bench.scale.pictures:,} pictures of each row, of "
-        f"{KINDS[SEEN]} and of {KINDS[UNSEEN]} each, which are held against real pictures of the like."
+        f"{KINDS[SEEN]} (seen) and of {KINDS[UNSEEN]} (unseen) each, held against real pictures of the like."
     )
     return [_distances(bench, shown, found, distances, seconds), with_sheet(bench, _alignment(shown, found), columns)]
 
@@ -79,8 +79,8 @@ def _distances(
         "Inception and CLIP score about equal.",
         verdicts=(
             *(free_start(f"Distance, {KINDS[kind]}", distances[kind], UP_TO, FREE_START) for kind in KINDS),
-            *(sizes(KINDS[kind], distances[kind]) for kind in KINDS),
-            *(best_share(KINDS[kind], distances[kind]) for kind in KINDS),
+            *(sizes(f"Distance, {KINDS[kind]}", distances[kind]) for kind in KINDS),
+            *(best_share(f"Distance, {KINDS[kind]}", distances[kind]) for kind in KINDS),
         ),
         table=(tuple(header), *table),
     )
