@@ -127,6 +127,8 @@ def test_alignment_improves_and_style_stays_by_the_papers_share() -> None:
     assert told.agrees is True
     assert "surely stays up to 40%" in told.words
     assert stylised.stays(SMALL, rows | {0.4: shown(alignment=0.5, style=0.7)}).agrees is False
+    without = {share: shown(alignment=0.3, style=0.0) for share in rows}
+    assert stylised.stays(SMALL, without).agrees is None
 
 
 def test_times_are_compared_round_by_round() -> None:

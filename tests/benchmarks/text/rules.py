@@ -74,6 +74,11 @@ def all_of(found: Sequence[bool | None]) -> bool | None:
     return surely(all(each is True for each in found), any(each is False for each in found))
 
 
+def some(hits: torch.Tensor) -> bool:
+    """Whether so many of `hits` (N,) are 1 that some can be lost."""
+    return float(hits.mean()) > 2 * MARGIN
+
+
 def kept_up(name: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO, about: str = FREE_START) -> Verdict:
     """Whether every row of a share up to `up_to` has as many hits as that of share 0, where that has some to lose.
 
@@ -83,9 +88,8 @@ def kept_up(name: str, hits: Mapping[float, torch.Tensor], up_to: float = UP_TO,
     if not gains:
         return Verdict(None, f"{name}: no share of the steps up to {up_to:.0%} was drawn.", about)
     worst = min(gains, key=lambda share: gains[share].value)
-    some = float(hits[0.0].mean()) > 2 * MARGIN
     return Verdict(
-        all_of([no_worse(each) for each in gains.values()]) if some else None,
+        all_of([no_worse(each) for each in gains.values()]) if some(hits[0.0]) else None,
         f"{name}: up to {up_to:.0%} of the steps it changes by {points(gains[worst])} at the worst ({worst:.0%} of the "
         f"steps), from {percent(part(hits[0.0]))}.",
         about,

@@ -8,7 +8,7 @@ from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import INK, INKED, LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.fractions import ALIGNED
-from tests.benchmarks.text.rules import above, below, gain, no_worse, part, percent, points, said
+from tests.benchmarks.text.rules import above, below, gain, no_worse, part, percent, points, said, some
 from tests.benchmarks.text.scale import FIFTHS
 from tests.benchmarks.text.sheet import drawn, with_sheet
 from tstitch_cli.training.captioned import SEEN
@@ -109,7 +109,7 @@ def stays(name: str, rows: Mapping[float, Drawn]) -> Verdict:
             break
         kept = share
     return Verdict(
-        no_worse(gains[AT]),
+        no_worse(gains[AT]) if some(alone) else None,
         f"The style stays behind {AT:.0%} of the steps by {name}: {percent(part(rows[AT].hits('style')))} of the "
         f"pictures are in ink, of {INK} alone {percent(part(alone))} ({points(gains[AT])}). It surely stays up to "
         f"{kept:.0%} of the steps.",
