@@ -22,6 +22,7 @@ from tests.benchmarks.text.rules import (
     points,
     ratio,
     said,
+    some,
 )
 from tests.benchmarks.text.scale import SOME
 from tests.benchmarks.text.sheet import Pictures, drawn, with_sheet
@@ -31,7 +32,12 @@ from tstitch_cli.savings.accelerations import parse
 from tstitch_cli.training.captioned import SEEN
 
 PLAIN = "plain"
-SAVED = {PLAIN: (), "DeepCache": parse("deepcache"), "ToMe": parse("tome"), "both": parse("deepcache,tome")}
+SAVED = {
+    PLAIN: (),
+    "DeepCache": parse("deepcache"),
+    "ToMe": parse("tome"),
+    "DeepCache and ToMe": parse("deepcache,tome"),
+}
 PACKAGES = ("DeepCache", "tomesd")
 HALF = 0.5
 Key = tuple[str, float]
@@ -112,7 +118,7 @@ def pays(name: str, seconds: Mapping[Key, Seconds]) -> Verdict:
     small = time_ratio(seconds[name, 1.0], seconds[PLAIN, 1.0])
     return Verdict(
         below(found),
-        f"{name} makes a call of {LARGE} alone shorter, to {said(found)} of the time; one of {SMALL} alone to "
+        f"A call of {LARGE} alone is shorter with {name}: {said(found)} of the time; one of {SMALL} alone takes "
         f"{said(small)}.",
     )
 
@@ -133,14 +139,18 @@ def draws_alike(name: str, saved: Floats, plain: Floats) -> Verdict:
     found = ratio(saved, plain)
     return Verdict(
         as_near(found),
-        f"{name} costs {LARGE} no distance: it is {said(found)} times as far (up to {FREE:.2f} is no loss).",
+        f"{LARGE} alone is as near with {name}: {said(found)} times as far (up to {FREE:.2f} is no loss).",
     )
 
 
 def shows_alike(name: str, saved: Drawn, plain: Drawn) -> Verdict:
     """Whether what saves costs no alignment."""
-    found = gain(saved.hits("alignment"), plain.hits("alignment"))
-    return Verdict(no_worse(found), f"{name} costs {LARGE} no alignment: it changes by {points(found)}.")
+    hits = plain.hits("alignment")
+    found = gain(saved.hits("alignment"), hits)
+    return Verdict(
+        no_worse(found) if some(hits) else None,
+        f"{LARGE} alone aligns as well with {name}: {points(found)}, from {percent(part(hits))}.",
+    )
 
 
 def _table(

@@ -40,6 +40,7 @@ def gain_apart(hits: torch.Tensor, over: torch.Tensor) -> Measured:
     one, other = part(hits), part(over)
     # Half widths of independent intervals add like standard deviations.
     half = ((one.high - one.low) ** 2 + (other.high - other.low) ** 2) ** 0.5 / 2
+    half = max(half, UNSEEN_OF / min(len(hits), len(over)))
     value = one.value - other.value
     return Measured(value, value - half, value + half)
 
