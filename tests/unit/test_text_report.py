@@ -188,7 +188,7 @@ def test_outlines_are_followed_where_others_are_not() -> None:
     own, another = 0.9 * torch.ones(40), 0.4 * torch.ones(40)
     assert outlines.follows(LARGE, own, another).agrees is True
     assert outlines.follows(LARGE, another, another).agrees is False
-    others = {share: another for share in (0.0, 0.3, 1.0)}
+    others = dict.fromkeys((0.0, 0.3, 1.0), another)
     assert outlines.keeps_following({0.0: own, 0.3: own, 1.0: another}, others).agrees is True
     assert outlines.keeps_following({0.0: own, 0.3: another}, others).agrees is False
     assert outlines.keeps_following({0.0: another, 0.3: another}, others).agrees is None
