@@ -47,9 +47,10 @@ SHAPES = {
     BASE: UNetShape(layers=1, widths=(16, 16, 16)),
     LARGE: UNetShape(layers=2, widths=(16, 16, 16)),
 }
+WEIGHTS = {SMALL: "a", f"{SMALL}-lcm": "b"}
 FACTS: dict[str, Any] = {
     "command": "python -m tests.benchmarks.text",
-    "machine": {"fingerprint": {"device": "a toy", "threads": 1, "torch": "2", "diffusers": "0", "weights": {}}},
+    "machine": {"fingerprint": {"device": "a toy", "threads": 1, "torch": "2", "diffusers": "0", "weights": WEIGHTS}},
     "setting": "float32 on cpu",
     "scale": {"pictures": 20},
 }
@@ -341,7 +342,10 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
 
     # A part alone leaves the others as they are, and draws nothing that is known already.
     drawn = sorted(path.name for path in (bench.studio.work / "records").iterdir())
-    again = build(bench, ["compose"], FACTS)
+    fewer = {"fingerprint": {**FACTS["machine"]["fingerprint"], "weights": {SMALL: "a"}}}
+    again = build(bench, ["compose"], FACTS | {"machine": fewer})
     assert again == figures
     assert sorted(path.name for path in (bench.studio.work / "records").iterdir()) == drawn
-    assert set(json.loads((bench.out / "report.json").read_text())["parts"]) == set(parts)
+    report = json.loads((bench.out / "report.json").read_text())
+    assert set(report["parts"]) == set(parts)
+    assert report["machine"]["fingerprint"]["weights"] == WEIGHTS

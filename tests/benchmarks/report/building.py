@@ -34,7 +34,9 @@ def build(
     are the machine's and the command's. Raises UsageError, before anything is drawn, where those were made in another
     way.
     """
-    kept = _kept(out / "report.json", parts, facts)
+    earlier = _earlier(out / "report.json", parts, facts)
+    kept = {name: [_figure(each) for each in found] for name, found in earlier.get("parts", {}).items()}
+    facts = _united(facts, earlier)
     for name in parts:
         stopwatch.start(name)
         kept[name] = makers[name]()
@@ -50,15 +52,15 @@ def build(
     return [figure for part in makers for figure in kept.get(part, [])]
 
 
-def _kept(path: Path, parts: Sequence[str], facts: dict[str, Any]) -> dict[str, list[Figure]]:
-    """The parts of an earlier report, none where there is none.
+def _earlier(path: Path, parts: Sequence[str], facts: dict[str, Any]) -> dict[str, Any]:
+    """The earlier report, whose parts are kept, empty where there is none.
 
     What was made in another way does not stand under these `facts`: raises UsageError where that is more than `parts`,
     which are drawn anew.
     """
     if not path.is_file():
         return {}
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if apart := _apart(report, json.loads(json.dumps(facts))):
         if others := [name for name in report["parts"] if name not in parts]:
             raise UsageError(
@@ -66,7 +68,16 @@ def _kept(path: Path, parts: Sequence[str], facts: dict[str, Any]) -> dict[str, 
                 hint="give another --out, or draw all of these parts in one run, so that they are drawn alike",
             )
         return {}
-    return {name: [_figure(each) for each in found] for name, found in report["parts"].items()}
+    return report
+
+
+def _united(facts: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """`facts` with the weights of the earlier report too, which its parts were drawn with."""
+    if not earlier:
+        return facts
+    weights = _weights(earlier) | _weights(facts)
+    machine = facts["machine"]
+    return facts | {"machine": machine | {"fingerprint": machine["fingerprint"] | {"weights": weights}}}
 
 
 def _apart(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -75,17 +86,19 @@ def _apart(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     def told(facts: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in facts["machine"]["fingerprint"].items() if name != "weights"}
 
-    def weights(facts: dict[str, Any]) -> dict[str, str]:
-        found: dict[str, str] = facts["machine"]["fingerprint"].get("weights", {})
-        return found
-
     same = {
         "scale": then.get("scale") == now.get("scale"),
         "setting": then["setting"] == now["setting"],
         "machine": told(then) == told(now),
-        "weights": all(weights(now).get(name, digest) == digest for name, digest in weights(then).items()),
+        "weights": all(_weights(now).get(name, digest) == digest for name, digest in _weights(then).items()),
     }
     return [name for name, alike in same.items() if not alike]
+
+
+def _weights(facts: dict[str, Any]) -> dict[str, str]:
+    """The digest of each denoiser's."""
+    found: dict[str, str] = facts["machine"]["fingerprint"].get("weights", {})
+    return found
 
 
 def _figure(told: dict[str, Any]) -> Figure:
