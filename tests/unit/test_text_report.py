@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -77,6 +77,16 @@ class Sixteenths:
         return Features(means, None, answers)
 
 
+@dataclass(frozen=True)
+class Brightness:
+    """In place of CLIP."""
+
+    digest: str = "1" * 16
+
+    def __call__(self, pictures: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        return pictures.float().mean((1, 2, 3)) / 2.55
+
+
 def hits(share: float, count: int = 400, seed: int = 0) -> torch.Tensor:
     """(count,) of which `share` are 1, in the same order for each seed."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -133,6 +143,16 @@ def test_something_must_be_lost_by_the_small_model_alone() -> None:
     assert fractions.best_share("it", near).agrees is True
     assert fractions.best_share("it", near | {0.2: constant(0.95, 2.0)}).agrees is None
     assert fractions.best_share("it", near | {0.2: constant(1.1)}).agrees is False
+
+
+def test_a_clip_score_is_kept_up_as_a_share_of_itself() -> None:
+    def scored(least: float) -> Drawn:
+        none, clip = torch.zeros(40, 0), least + torch.linspace(0.0, 1.0, 40)[:, None]
+        return Drawn(Described(none, none, clip, none), ())
+
+    rows = {0.0: scored(25.0), 0.2: scored(26.0), 0.3: scored(24.8), 1.0: scored(15.0)}
+    assert fractions.scores("it", rows).agrees is True
+    assert fractions.scores("it", rows | {0.3: scored(24.0)}).agrees is False
 
 
 def test_alignment_improves_and_style_stays_by_the_papers_share() -> None:
@@ -255,7 +275,7 @@ def bench(folder: Path) -> Bench:
     read_all = {name: read(name) for name in (SEEN, UNSEEN, INKED)}
     setting = Setting(TINY.steps, "pndm", 7.5, 1, 64, "float32", "cpu")
     return Bench(
-        studio=Studio(cache(weights.load), extractor, read_all[SEEN], work, TINY.at_once),
+        studio=Studio(cache(weights.load), extractor, read_all[SEEN], work, TINY.at_once, Brightness()),
         scale=TINY,
         setting=setting,
         timing=replace(setting, batch_size=2),
@@ -339,6 +359,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
     assert all(any(figure.heading.startswith(name) for figure in figures) for name in wanted)
     assert sum(len(figure.verdicts) for figure in figures) > 20
     assert "that the first 30 % of the steps cost nothing: in" in page
+    assert page.count("CLIP score, ") >= 4
 
     # A part alone leaves the others as they are, and draws nothing that is known already.
     drawn = sorted(path.name for path in (bench.studio.work / "records").iterdir())

@@ -63,7 +63,7 @@ class Studio:
         self.stopwatch = Stopwatch(work / "seconds.json")
 
     def evaluated(self, study: Study, metrics: Sequence[str] = ("fid",)) -> Evaluated:
-        """`study` measured, its rows named by their words."""
+        """`study` measured, its rows named by their words; the CLIP score too where there is a scorer."""
         began = time.perf_counter()
         family = self.load(study.denoisers, study.setting)
         found = evaluate(
@@ -78,7 +78,7 @@ class Studio:
             batch_size=self.at_once,
             counts=evaluations_of(family),
             scorer=self.scorer,
-            metrics=metrics,
+            metrics=(*metrics, "clip") if self.scorer is not None else metrics,
             progress=self.telling(study.name),
         )
         spent = time.perf_counter() - began

@@ -9,7 +9,7 @@ import numpy as np
 from tests.benchmarks.report.figure import FREE, Figure, Line, Point, Verdict, free_start, surely
 from tests.benchmarks.report.measures import Floats, compared, distance
 from tests.benchmarks.text.bench import LARGE, SMALL, Bench, Drawn, by_share
-from tests.benchmarks.text.rules import FREE_START, UP_TO, kept_up, part, percent, ratio, said
+from tests.benchmarks.text.rules import FREE_START, UP_TO, all_of, kept_up, part, percent, ratio, said
 from tests.benchmarks.text.scale import TENTHS
 from tests.benchmarks.text.sheet import drawn, with_sheet
 from tests.benchmarks.text.timing import Seconds, calls, timed
@@ -19,6 +19,8 @@ from tstitch_cli.training.captioned import SEEN, UNSEEN
 
 SHARE, DISTANCE = f"share of the first steps by {SMALL}", "Fréchet distance"
 ALIGNED = "share of pictures that show what was asked for"
+SCORE_MARGIN = 0.02
+"""Of a CLIP score, which is no share: what is lost by less is as good as nothing."""
 SHOWN = ("garment", "colour", "background", "count", "alignment")
 """What the judge looks for; the last is all of them together."""
 KINDS = {SEEN: "combinations of training", UNSEEN: "held-out combinations"}
@@ -92,6 +94,8 @@ def _alignment(shown: str, found: Mapping[str, Mapping[float, Drawn]]) -> Figure
         hits = {share: each.hits("alignment") for share, each in rows.items()}
         lines.append(Line(KINDS[kind], tuple(Point.of(share, part(each)) for share, each in hits.items())))
         verdicts.append(kept_up(f"Alignment, {KINDS[kind]}", hits))
+        if rows[0.0].described.clip.shape[1]:
+            verdicts.append(scores(f"CLIP score, {KINDS[kind]}", rows))
         for share, each in rows.items():
             table.append((f"{share:.0%}", kind, *(percent(part(each.hits(what))) for what in SHOWN)))
     return Figure(
@@ -112,6 +116,23 @@ def sizes(name: str, distances: Mapping[float, Floats]) -> Verdict:
     return Verdict(
         surely(found.low > FREE, found.high <= FREE),
         f"{name}: there is something to lose, {SMALL} alone is {said(found)} times as far as {LARGE} alone.",
+    )
+
+
+def scores(name: str, rows: Mapping[float, Drawn]) -> Verdict:
+    """Whether the CLIP score is kept up, as the paper finds it about equal: picture by picture, as a share of it."""
+    alone = rows[0.0].described.clip[:, 0].double()
+    changes = {
+        share: mean((each.described.clip[:, 0].double() - alone) / alone.mean())
+        for share, each in rows.items()
+        if 0 < share <= UP_TO + 1e-9
+    }
+    worst = min(changes, key=lambda share: changes[share].value)
+    return Verdict(
+        all_of([surely(each.low > -SCORE_MARGIN, each.high <= -SCORE_MARGIN) for each in changes.values()]),
+        f"{name}: up to {UP_TO:.0%} of the steps it changes by {percent(changes[worst])} of itself at the worst "
+        f"({worst:.0%} of the steps), from {said(mean(alone))}.",
+        FREE_START,
     )
 
 
