@@ -190,7 +190,7 @@ def _pixart() -> dict[str, Any]:
     }
 
 
-def sana(seed: int, depth: int = 1) -> Any:
+def sana(seed: int, depth: int = 1, **changes: Any) -> Any:
     torch.manual_seed(seed)
     return diffusers.SanaTransformer2DModel(
         patch_size=1,
@@ -204,7 +204,12 @@ def sana(seed: int, depth: int = 1) -> Any:
         cross_attention_dim=8,
         caption_channels=8,
         sample_size=8,
+        **changes,
     ).eval()
+
+
+def sana_sprint(seed: int) -> Any:
+    return sana(seed, qk_norm="rms_norm_across_heads", guidance_embeds=True)
 
 
 def _sana() -> dict[str, Any]:
@@ -231,6 +236,11 @@ def _sana_vae() -> Any:
         decoder_act_fns="silu",
         scaling_factor=0.41407,
     ).eval()
+
+
+def _sana_sprint() -> dict[str, Any]:
+    given = {name: value for name, value in _sana().items() if "negative" not in name}
+    return given | {"intermediate_timesteps": None}  # a choice that there is with two steps alone
 
 
 def sd3(seed: int, channels: int = 4) -> Any:
@@ -280,6 +290,80 @@ def _true_guidance() -> dict[str, Any]:
         "negative_prompt_embeds": torch.zeros(2, 3, 8),
         "negative_pooled_prompt_embeds": torch.zeros(2, 8),
         "true_cfg_scale": 4.0,
+    }
+
+
+def flux2(seed: int, depth: int = 1) -> Any:
+    torch.manual_seed(seed)
+    return diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=depth,
+        num_single_layers=depth,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        joint_attention_dim=8,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    ).eval()
+
+
+def _flux2_vae() -> Any:
+    torch.manual_seed(3)
+    return diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4
+    ).eval()
+
+
+def _flux2() -> dict[str, Any]:
+    embeddings = _embeddings(5, 2, 3, 8)
+    return {
+        "prompt_embeds": embeddings,
+        "negative_prompt_embeds": torch.zeros_like(embeddings),
+        "guidance_scale": 4.0,
+        "height": 32,
+        "width": 32,
+    }
+
+
+def kandinsky(seed: int, depth: int = 1) -> Any:
+    torch.manual_seed(seed)
+    model = diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=8,
+        in_text_dim2=8,
+        time_dim=16,
+        model_dim=16,
+        ff_dim=16,
+        num_text_blocks=1,
+        num_visual_blocks=depth,
+        axes_dims=(4, 2, 2),
+        visual_cond=True,
+    )
+    for name, parameter in model.named_parameters():
+        if "modulation" in name:
+            nn.init.normal_(parameter, std=0.1)  # zero as built: neither text nor attention would count
+    return model.eval()
+
+
+def _kandinsky_vae() -> Any:
+    torch.manual_seed(3)
+    return diffusers.AutoencoderKLHunyuanVideo(
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=4
+    ).eval()
+
+
+def _kandinsky() -> dict[str, Any]:
+    return {
+        "prompt_embeds_qwen": _embeddings(5, 2, 3, 8),
+        "prompt_embeds_clip": _embeddings(6, 2, 8),
+        "prompt_cu_seqlens": torch.tensor([0, 3, 6]),
+        "negative_prompt_embeds_qwen": _embeddings(7, 2, 2, 8),
+        "negative_prompt_embeds_clip": torch.zeros(2, 8),
+        "negative_prompt_cu_seqlens": torch.tensor([0, 2, 4]),
+        "num_frames": 5,
+        **_sized(),
     }
 
 
@@ -407,6 +491,14 @@ KINDS = {
         Kind("pixart", _alone("PixArtSigmaPipeline", _vae, scheduler), pixart, "transformer", _pixart),
         Kind("sana", _alone("SanaPipeline", _sana_vae, flow_scheduler), sana, "transformer", _sana, FLOW),
         Kind(
+            "sana-sprint",
+            _alone("SanaSprintPipeline", _sana_vae, lambda: diffusers.SCMScheduler()),
+            sana_sprint,
+            "transformer",
+            _sana_sprint,
+            ("scm",),
+        ),
+        Kind(
             "sd3",
             _alone("StableDiffusion3Pipeline", _shifted_vae, flow_scheduler),
             sd3,
@@ -461,6 +553,22 @@ KINDS = {
             "transformer",
             lambda: _flux() | _masked(),
             ("flow-euler",),
+        ),
+        Kind(
+            "flux2",
+            _alone("Flux2KleinPipeline", _flux2_vae, flow_scheduler),
+            flux2,
+            "transformer",
+            _flux2,
+            ("flow-euler", "flow-unipc"),
+        ),
+        Kind(
+            "kandinsky",
+            _alone("Kandinsky5T2VPipeline", _kandinsky_vae, flow_scheduler),
+            kandinsky,
+            "transformer",
+            _kandinsky,
+            ("flow-euler", "flow-dpm++"),
         ),
         Kind(
             "cogvideox",

@@ -11,6 +11,15 @@ from tstitch_cli.zoo.registry import Zoo
 _TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _CLIP = {**_TEXT, "vocab_size": 100, "projection_dim": 16}
 _T5 = {"vocab_size": 100, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+_QWEN = {
+    "vocab_size": 100,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
 _KL = {
     "block_out_channels": [8, 8, 8, 8],
     "layers_per_block": 1,
@@ -100,6 +109,52 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
         },
         "text_encoder": {**_TEXT, "vocab_size": 100, "num_key_value_heads": 1, "head_dim": 8},
     },
+    "flux2-klein": {
+        "transformer": {
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "joint_attention_dim": 48,
+            "timestep_guidance_channels": 16,
+            "axes_dims_rope": [4, 4, 4, 4],
+        },
+        "vae": {name: value for name, value in _KL.items() if name != "sample_size"},
+        "text_encoder": _QWEN,
+    },
+    "flux2-klein-base-4b": {
+        "transformer": {"joint_attention_dim": 24},
+        "text_encoder": {"hidden_size": 8},
+    },
+    "kandinsky5": {
+        "transformer": {
+            "in_text_dim": 16,
+            "in_text_dim2": 16,
+            "time_dim": 16,
+            "model_dim": 32,
+            "ff_dim": 32,
+            "num_text_blocks": 1,
+            "num_visual_blocks": 1,
+            "axes_dims": [8, 4, 4],
+        },
+        "vae": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
+        "text_encoder": {
+            "text_config": {
+                **_QWEN,
+                "num_hidden_layers": 2,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+            },
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+                "fullatt_block_indexes": [0],
+            },
+        },
+        "text_encoder_2": _CLIP,
+    },
     "pixart-sigma": {
         "transformer": {
             "sample_size": 8,
@@ -140,7 +195,8 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
         "text_encoder": _T5,
     },
 }
-"""Family -> part of its pipeline -> what of the true config is cut down."""
+SMALLER["sana-sprint"] = SMALLER["sana"]
+"""Family -> part of its pipeline -> what of the true config is cut down; for single denoisers, what else is."""
 PAIRS = {
     "stable-diffusion": ("bk-sdm-tiny", "sd14"),
     "sdxl": ("ssd-1b", "sdxl"),
@@ -149,6 +205,9 @@ PAIRS = {
     "flux": ("flux-lite", "flux-dev"),
     "sana": ("sana-0.6b", "sana-1.6b"),
     "pixart-sigma": ("pixart-sigma", "pixart-900m"),
+    "sana-sprint": ("sana-sprint-0.6b", "sana-sprint-1.6b"),
+    "flux2-klein": ("flux2-klein-base-4b", "flux2-klein-base-9b"),
+    "kandinsky5": ("kandinsky5-lite", "kandinsky5-pro"),
     "cogvideox": ("cogvideox-2b", "cogvideox-5b"),
     "wan": ("wan-1.3b", "wan-14b"),
 }
@@ -160,7 +219,8 @@ def tiny(name: str) -> Entry:
     entry = Zoo.load().entries[name]
     assert entry.family is not None
     assert entry.architecture is not None
-    changes = SMALLER[entry.family]
+    family, own = SMALLER[entry.family], SMALLER.get(name, {})
+    changes = {part: family.get(part, {}) | own.get(part, {}) for part in {*family, *own}}
     return replace(
         entry,
         architecture=_smaller(entry.architecture, changes[entry.component]),

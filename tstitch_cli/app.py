@@ -20,6 +20,7 @@ from tstitch_cli.commands.profile import profile
 from tstitch_cli.commands.sample import sample
 from tstitch_cli.commands.show import show
 from tstitch_cli.commands.train import train
+from tstitch_cli.commands.ui import ui
 from tstitch_cli.commands.verify import verify
 from tstitch_cli.commands.zoo import zoo
 
@@ -53,6 +54,7 @@ app.command("demo")(demo)
 app.command("profile")(profile)
 app.command("plan")(plan)
 app.command("sample")(sample)
+app.command("ui")(ui)
 app.command("verify")(verify)
 app.command("evaluate")(evaluate)
 app.command("show")(show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,10 +18,15 @@ from tstitch_cli.errors import BadFileError
 from tstitch_cli.fetching import hub
 from tstitch_cli.formats import strict_json
 from tstitch_cli.networks.models import model_class
+from tstitch_cli.networks.text_reader import TextReader
 from tstitch_cli.zoo import allowed, folders, needed
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import path_of
+
+_SPARSE = "nabla"
+"""Kandinsky's sparse attention, which approximates the full one (arXiv 2507.13546) and needs kernels that torch has to
+compile. Its authors run the same weights with the full one at 512 px."""
 
 
 def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
@@ -42,6 +47,8 @@ def denoiser(entry: Entry, dtype: torch.dtype) -> nn.Module:
     weights = needed.weights_in(folder, _name(dtype), f"{entry.name}, {folder}")
     with _loading(entry, folder):
         model = _whole(made, folder, variant=weights.variant, torch_dtype=dtype)
+    if model.config.get("attention_type") == _SPARSE:
+        model.register_to_config(attention_type="regular")
     return model.eval().requires_grad_(False)
 
 
@@ -54,15 +61,7 @@ def pipeline(entry: Entry, loaded: nn.Module, dtype: torch.dtype) -> Any:
     """
     folder, parts = _parts(entry, dtype)
     models = {name: _part(entry, folder / name, part, dtype) for name, part in parts.items() if part.has_weights}
-    with _loading(entry, folder):
-        made = pipeline_class(entry.pipeline).from_pretrained(
-            str(folder),
-            torch_dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            **models,
-            **{entry.component: loaded},
-        )
+    made = _around(entry, folder, parts, models | {entry.component: loaded}, torch_dtype=dtype, use_safetensors=True)
     if entry.parts != entry.source:
         # Another model's scheduler has the noise schedule of that model's training.
         made.scheduler = type(made.scheduler).from_config(schedulers.with_noise(made.scheduler.config, entry.noise))
@@ -78,6 +77,19 @@ def _parts(entry: Entry, dtype: torch.dtype, *, only_text: bool = False) -> tupl
     folder = hub.parts_folder(entry, _name(dtype), only_text=only_text) if from_hub else path_of(entry.parts)
     index = folder / needed.INDEX
     return folder, allowed.parts(strict_json.read(index), str(index), besides=entry.component)
+
+
+def _around(
+    entry: Entry, folder: Path, parts: Mapping[str, allowed.Part], given: Mapping[str, Any], **options: Any
+) -> Any:
+    """The pipeline of `entry` in `folder` with the parts that are `given`; what has no weights is read from there."""
+    readers = {name: None for name, part in parts.items() if part.reads_pictures}
+    with _loading(entry, folder):
+        made = pipeline_class(entry.pipeline).from_pretrained(
+            str(folder), local_files_only=True, **options, **given, **readers
+        )
+        made.register_modules(**{name: TextReader(folder / name) for name in readers})
+    return made
 
 
 def _part(entry: Entry, folder: Path, part: allowed.Part, dtype: torch.dtype) -> Any:
@@ -123,10 +135,7 @@ def text_pipeline(entry: Entry, dtype: torch.dtype) -> Any:
         for name, part in parts.items()
         if part.has_weights
     }
-    with _loading(entry, folder):
-        return pipeline_class(entry.pipeline).from_pretrained(
-            str(folder), local_files_only=True, **models, **{entry.component: None}
-        )
+    return _around(entry, folder, parts, models | {entry.component: None})
 
 
 def controlnet(control: Control, dtype: torch.dtype) -> Any:

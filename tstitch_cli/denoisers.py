@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import methodcaller
 from types import ModuleType
 from typing import Any
 
@@ -117,6 +118,8 @@ class Family:
             given["strength"] = task_pipelines.strength_for(self.pipeline, self.setting, steps)
         if self.setting.frames is not None:
             given["num_frames"] = self.setting.frames
+        if steps != 2:
+            given["intermediate_timesteps"] = None  # which Sana-Sprint puts between two steps, and takes for no others
         accepted = inspect.signature(self.pipeline.__call__).parameters
         if self.entries[0].conditioning.kind == "class":
             given["class_labels"] = class_numbers(self.entries[0], prompts)
@@ -171,13 +174,14 @@ def load(
         pipeline.set_progress_bar_config(disable=True)
         bridges = running.bridges(entries, loaded, pipeline, host, schedule, setting)
         stitched = stitch(pipeline, host.component, loaded | bridges, host.name)
+        place: Callable[[Any], object] = methodcaller("to", device)
         if setting.offload:
-            offload.install(pipeline, stitched, loaded, offload.Transfers(device))
+            place = partial(offload.join, offload.install(pipeline, stitched, loaded, offload.Transfers(device)))
         else:
-            pipeline.to(device)
+            place(pipeline)
         caches.accelerate(stitched, loaded, setting)
         if setting.embeddings is not None:
-            embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, device, parts.text_pipeline)
+            embeddings.give_each_its_own(pipeline, entries, host, bridges, dtype, place, parts.text_pipeline)
         if setting.compiled:
             task_pipelines.compile_each(tuple(loaded.values()))
     setting = setting if schedule is host else replace(setting, schedule=schedule.name)

@@ -33,7 +33,7 @@ NEEDED = (
 )
 DRAWN = ("fashion-s", "fashion-xl")
 """Bundled denoisers, whose stitched run tells whether drawing works here."""
-OPTIONAL = ("peft", "DeepCache", "tomesd", "nvidia-ml-py", "ray")
+OPTIONAL = ("peft", "DeepCache", "tomesd", "nvidia-ml-py", "ray", "gradio")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from tstitch_cli.zoo.registry import Zoo
 
 FOLDER = Path("profiles")
 HEAD_BYTES = 4096
+LONGEST_PART = 40
+"""Characters of one part of a file name; a name of a model may be longer."""
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
 _HEAD = re.compile(r"^(schema|origin|created):\s*[\"']?([^\"'#\n]*)", re.MULTILINE)
 
@@ -71,7 +74,8 @@ def file_name(family: str, denoisers: Iterable[str], setting: Setting) -> str:
     dtype = _SHORT.get(setting.dtype, setting.dtype)
     steps = f"{setting.steps}steps" if setting.scheduler == "unknown" else f"{setting.scheduler}{setting.steps}"
     names = [name.removeprefix(f"{family}-") for name in denoisers]
-    parts = [setting.device, family, *names, steps, f"b{setting.batch_size}", dtype]
+    # Imported times have no device, family or dtype of their own; one word says so.
+    parts = [*dict.fromkeys((setting.device, family)), *names, steps, f"b{setting.batch_size}", dtype]
     usual_size, usual_guidance = _usual(family)
     parts += [f"{setting.size}px"] if setting.size != usual_size else []
     parts += [f"g{setting.guidance:g}"] if setting.guidance != usual_guidance else []
@@ -81,11 +85,16 @@ def file_name(family: str, denoisers: Iterable[str], setting: Setting) -> str:
     parts += ["inpaint"] * setting.inpaint + ([f"control-{Path(setting.control).name}"] if setting.control else [])
     parts += [f"{setting.frames}frames"] if setting.frames else []
     parts += ["compiled"] * setting.compiled
-    # Only characters that every file system and shell takes as they are.
-    safe = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")[:40] for part in parts)
-    # Imported times have no device, family or dtype of their own; one word says so.
-    told = dict.fromkeys(part for part in safe if part not in ("", "unknown"))
-    return "-".join(told) + ".yaml"
+    return "-".join(part for part in map(_safe, parts) if part not in ("", "unknown")) + ".yaml"
+
+
+def _safe(part: str) -> str:
+    """`part` in the characters that every file system and shell takes as they are; what is long ends in a digest."""
+    safe = re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")
+    if len(safe) <= LONGEST_PART:
+        return safe
+    digest = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{safe[: LONGEST_PART - 7]}-{digest[:6]}"
 
 
 def _usual(family: str) -> tuple[int, float]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import types
 import warnings
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.formats import strict_json
+from tstitch_cli.formats.json_nodes import tree
+from tstitch_cli.formats.typed_values import Faults, dataclass_of
 from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/picture/1"
@@ -96,7 +95,9 @@ def from_json(text: str, name: str = "provenance") -> Provenance:
     schema = content.pop("schema", None)
     if schema != SCHEMA:
         raise BadFileError(f"{name}: its schema is {str(schema)[:40]!r}, {SCHEMA} was expected", hint=_HINT)
-    made: Provenance = _value(content, Provenance, name)
+    faults = Faults(name, _HINT)
+    made: Provenance = dataclass_of(tree(content, name), Provenance, (), faults)
+    faults.raise_if_any()
     for what in _contradictions(made):
         raise BadFileError(f"{name}: {what}", hint=_HINT)
     return made
@@ -168,8 +169,8 @@ def _contradictions(made: Provenance) -> list[str]:
     found = []
     if not all(0 < n <= MAX_STEPS for n in counts):
         found.append(f"steps, sizes and counts must be between 1 and {MAX_STEPS}")
-    if not 0 <= made.seed < 1 << 64 or not 0 <= made.index < 1 << 64:
-        found.append("seed and index must be between 0 and 2^64")
+    if made.seed < 0 or made.index < 0:
+        found.append("seed and index must not be below 0")
     if setting.strength is not None and not 0 < setting.strength <= 1:
         found.append("strength must be above 0 and 1 at most")
     if setting.frames is not None and not 0 < setting.frames <= MAX_STEPS:
@@ -187,45 +188,3 @@ def _contradictions(made: Provenance) -> list[str]:
     if sum(steps for _, steps in made.evaluations) != setting.taken:
         found.append(f"the evaluations are not of {setting.taken} steps")
     return found
-
-
-@cache
-def _types(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _value(found: Any, wanted: Any, where: str) -> Any:
-    """`found`, parsed JSON, as the wanted type of a dataclass's field; nothing is guessed or converted but lists."""
-    origin, inner = get_origin(wanted), get_args(wanted)
-    if is_dataclass(wanted):
-        return _fields(found, wanted, where)
-    if origin is types.UnionType or origin is Union:
-        return None if found is None else _value(found, inner[0], where)
-    if origin is tuple and isinstance(found, list):
-        each = inner[:1] * len(found) if inner[-1] is Ellipsis else inner
-        if len(each) == len(found):
-            return tuple(
-                _value(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(found, each, strict=True))
-            )
-    elif origin is dict and isinstance(found, dict):
-        return {key: _value(item, inner[1], f"{where}[{key[:60]!r}]") for key, item in found.items()}
-    elif wanted is float:
-        if type(found) in (int, float) and abs(found) < 1e300:  # which infinity and NaN are not
-            return float(found)
-    elif type(found) is wanted:
-        return found
-    raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
-
-
-def _fields(found: Any, cls: Any, where: str) -> Any:
-    if not isinstance(found, dict):
-        raise BadFileError(f"{where}: {str(found)[:60]!r} is not what belongs here", hint=_HINT)
-    for field in fields(cls):
-        # A field with a default came later; pictures older than it mean the default.
-        if field.name not in found and field.default is MISSING:
-            raise BadFileError(f"{where}: {field.name} is missing", hint=_HINT)
-    types = _types(cls)
-    for name in found:
-        if name not in types:
-            raise BadFileError(f"{where}: {name[:60]!r} is not known", hint=_HINT)
-    return cls(**{name: _value(inner, types[name], f"{where}.{name}") for name, inner in found.items()})

@@ -27,15 +27,18 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow-heun": ("FlowMatchHeunDiscreteScheduler", {}),
     "flow-dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", **_FLOW}),
     "flow-unipc": ("UniPCMultistepScheduler", _FLOW),
+    "scm": ("SCMScheduler", {}),
 }
 
 FLOW_SCHEDULERS = ("flow-euler", "flow-heun", "flow-dpm++", "flow-unipc")
 """Those for denoisers trained by flow matching, which no other scheduler fits."""
 SHIFTING_SCHEDULERS = ("cogvideox-ddim", "cogvideox-dpm++")
 """Those that shift the signal-to-noise ratios of their schedule, as CogVideoX was trained."""
-
-
-STOCHASTIC = ("ddpm", "euler-a", "lcm")
+TRIGFLOW_SCHEDULERS = ("scm",)
+"""Those that count in the angles of TrigFlow (Lu & Song, 2024), which the pipeline makes of what a flow predicts."""
+DISTILLED = ("lcm", "scm")
+"""Those for denoisers distilled to a few steps."""
+STOCHASTIC = ("ddpm", "euler-a", "lcm", "scm")
 """Those that add noise in every step, so that one noise to begin with does not decide where they end."""
 
 
@@ -52,9 +55,14 @@ def known(name: str) -> str:
     )
 
 
+def for_flow(name: str) -> bool:
+    """Whether the named scheduler is for denoisers trained by flow matching."""
+    return name in FLOW_SCHEDULERS or name in TRIGFLOW_SCHEDULERS
+
+
 def fits(name: str, noise: Noise) -> bool:
     """Whether the named scheduler is of the kind that a denoiser trained on `noise` can be run with."""
-    if (name in FLOW_SCHEDULERS) != (noise.prediction == "flow"):
+    if for_flow(name) != (noise.prediction == "flow"):
         return False
     return noise.snr_shift is not None if name in SHIFTING_SCHEDULERS else noise.snr_shift in (None, 1.0)
 

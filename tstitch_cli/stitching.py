@@ -90,6 +90,8 @@ class _Now:
         """Who was called last in this trajectory."""
         self.last: Any = None
         """What the last call was answered."""
+        self.calls = 0
+        """How many calls the evaluation that is being made has seen."""
 
 
 class StitchedDenoiser(nn.Module):
@@ -153,6 +155,14 @@ class StitchedDenoiser(nn.Module):
         return self._names[self._turns[evaluation]] if self.clock.called and evaluation < self.planned else None
 
     @property
+    def part(self) -> str:
+        """Which of the calls that make one evaluation the present one is: as the pipeline names it, and its number.
+
+        Some pipelines call for prompt and guidance apart without a name for either (Kandinsky).
+        """
+        return f"{self.context} {self._now.calls}"
+
+    @property
     def last(self) -> Any:
         """What the last call was answered, None before the first."""
         return self._now.last
@@ -163,6 +173,7 @@ class StitchedDenoiser(nn.Module):
         Raises UsageError where the pipeline makes another number of evaluations than the allocation has.
         """
         begins = self.clock.evaluation == 0 and not self.clock.called
+        self._now.calls = self._now.calls + 1 if self.clock.called else 1
         evaluation = self.clock.called_now()
         if begins:
             self._turns = self._assign()

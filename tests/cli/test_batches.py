@@ -308,6 +308,27 @@ def test_ctrl_c_before_anything_is_drawn_stops_at_once_and_says_how_to_go_on(
     assert contents(Path("out")) == expected
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        (command(Path("plan.yaml"), Path("out"), "--prompt", "bag", "--sweep"), "tstitch_cli.sample.sweep"),
+        (["profile", "fashion-s", "fashion-xl", "--out", "out"], "tstitch_cli.denoisers.load"),
+    ],
+    ids=["sweep", "profile"],
+)
+def test_what_has_no_batches_stops_at_once(
+    monkeypatch: pytest.MonkeyPatch, by: signal.Signals, given: list[str], where: str
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(where, lambda *given, **named: os.kill(os.getpid(), by))
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == ExitStatus.INTERRUPTED
+    assert said(result).endswith("interrupted")
+    assert not Path("out").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
 def test_what_the_machine_cannot_after_pictures_were_finished(
     monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -82,6 +82,14 @@ def test_the_measured_columns_are_filled_and_nothing_else(plan: Plan, here: Path
     assert [again.rows[n].measured for n in (0, 2, 3)] == [filled.rows[n].measured for n in (0, 2, 3)]
 
 
+def test_rows_are_named_by_words_and_numbers_together(plan: Plan, here: Path) -> None:
+    result = evaluate(*COUNT, "--rows", "3-3,Chosen, 0", "--metrics", "accuracy")
+    assert result.exit_code == 0, result.output
+    filled = documents.read_plan(here / "plan.yaml")
+    assert plan.chosen not in (0, 3)
+    assert {i for i, row in enumerate(filled.rows) if row.measured} == {0, 3, plan.chosen}
+
+
 def test_rows_that_differ_in_order_alone_are_told_apart(plan: Plan, here: Path) -> None:
     turned = replace(plan.rows[2], allocation=plan.rows[2].allocation[::-1], order="large to small")
     documents.write_plan(
@@ -262,6 +270,8 @@ def test_a_plan_that_changed_meanwhile_is_not_written_over(
         (("--rows", "9"), 2, "rows are 0 to 4"),
         (("--rows", "best"), 2, "are no rows"),
         (("--rows", "2-1"), 2, "no rows 2-1"),
+        (("--rows", "chosen,best"), 2, "are no rows"),
+        (("--rows", "1" * 5000), 2, "are no rows"),
         (("--metrics", "fid,beauty"), 2, "'beauty' is no metric"),
         (("--metrics", "clip"), 2, "it takes a family that is drawn from prompts"),
         (("--features", "resnet"), 2, "no features called"),

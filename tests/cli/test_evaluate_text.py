@@ -14,7 +14,7 @@ from tests import builders, toys
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli import documents
 from tstitch_cli.app import app
-from tstitch_cli.commands.measuring_with import captions_of, statistics_of, tell_left_out
+from tstitch_cli.commands.evaluate_inputs import captions_of, statistics_of, tell_left_out
 from tstitch_cli.components import digest_of
 from tstitch_cli.jobs import prompts
 from tstitch_cli.plan import make_plan

@@ -209,6 +209,14 @@ def test_the_bundled_family_is_compared_before_and_after(tmp_path: Path) -> None
     assert "accuracy" in result.stdout
     assert "tstitch profile fashion-s fashion-b-late" in result.output
     assert Zoo.load().entries["fashion-b-late"].family == "fashion"
+    record = documents.read(
+        finetuned.folder() / "fashion-b-late" / finetuned.RECORD, finetuned.Record, finetuned.SCHEMA
+    )
+    assert record.compared is not None
+    assert record.compared.evaluation.pictures == 20
+    assert record.compared.before.keys() == record.compared.after.keys() >= {"accuracy", "fid"}
+    for metrics in (record.compared.before, record.compared.after):
+        assert f"{metrics['accuracy'].value:.3f}" in result.stdout
 
 
 def test_a_lora_of_a_text_denoiser_is_a_file_as_well(tmp_path: Path) -> None:

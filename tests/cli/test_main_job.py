@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tstitch_cli import provenance
+from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
-from tstitch_cli.documents import read_plan, read_profile, write_plan
+from tstitch_cli.documents import read_plan, read_profile, write_plan, write_profile
+from tstitch_cli.images import save_picture
+from tstitch_cli.schema import Profile
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
 
@@ -108,6 +114,19 @@ def test_the_same_command_gives_the_same_bytes_and_so_does_drawing_again(job: Pa
     assert first.read_bytes() == (job / "again" / "000001.png").read_bytes()
 
 
+def test_drawing_again_with_other_versions_says_so_and_records_those_of_now(job: Path) -> None:
+    assert tstitch("sample", "--prompt", "coat", "--out", "now").exit_code == 0
+    now = job / "now" / "000000.png"
+    made = provenance.read(now)
+    with Image.open(now) as image:
+        save_picture(job / "old.png", image, replace(made, versions=made.versions | {"torch": "1.0"}), overwrite=False)
+    again = tstitch("sample", "--from", "old.png", "--out", "renewed")
+    assert again.exit_code == 0, again.output
+    assert f"may not come out bit for bit the same: torch was 1.0, is {made.versions['torch']}" in again.output
+    assert (job / "renewed" / "000000.png").read_bytes() == now.read_bytes()
+    assert "bit for bit" not in tstitch("sample", "--from", "now/000000.png", "--out", "same").output
+
+
 def test_another_row_draws_another_picture(job: Path) -> None:
     for row in ("0", "65"):
         assert tstitch("sample", "--prompt", "coat", "--row", row, "--out", f"row{row}").exit_code == 0
@@ -198,6 +217,32 @@ def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.Monke
     for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000015.png", "pictures/grid.png", "sweep.png"):
         assert (job / "demo" / name).stat().st_size > 0
     assert tstitch("demo", "--out", "demo").exit_code == 3
+
+
+def test_an_interrupted_demo_names_a_command_that_works(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = (job / "profiles").glob("*.yaml")
+    profile, drawing = read_profile(path), sample.draw_each
+
+    def profiled(*given: Any, overwrite: bool) -> Profile:
+        write_profile(profile, given[5], overwrite=overwrite)
+        return profile
+
+    def cut(family: Any, work: Any, batches: Any, **given: Any) -> Iterator[Any]:
+        yield from itertools.islice(drawing(family, work, batches, **given), 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", profiled)
+    monkeypatch.setattr("tstitch_cli.commands.sweeping.draw_sweep", lambda *given, **named: None)
+    monkeypatch.setattr("sys.argv", ["tstitch", "demo", "--out", "cut demo"])
+    with monkeypatch.context() as patch:
+        patch.setattr("tstitch_cli.sample.draw_each", cut)
+        result = tstitch("demo", "--out", "cut demo")
+    assert result.exit_code == 130
+    _, _, command = result.output.partition("2 of 16 pictures are finished; go on with\n")
+    assert command.strip() == "tstitch demo --out 'cut demo' --overwrite"
+    assert tstitch("demo", "--out", "cut demo").exit_code == 3
+    assert tstitch(*shlex.split(command)[1:]).exit_code == 0
+    assert (job / "cut demo" / "pictures" / "000015.png").exists()
 
 
 def test_the_demo_draws_what_it_is_asked_for_and_refuses_at_once_what_it_cannot(

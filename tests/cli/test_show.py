@@ -39,7 +39,7 @@ def test_it_tells_how_a_picture_was_made(tmp_path: Path) -> None:
         "20 steps of ddim, guidance 1.5",
         "32 x 32 px",
         "torch 2.6.0",
-        f"tstitch sample --from '{path}'",
+        f"tstitch sample --from '{path}' --out again",
     ):
         assert told in done.stdout
 

@@ -1,14 +1,32 @@
-"""Disks that are small or may only be read, as real as the machine allows."""
+"""What faults happen to: a model in a folder, and disks that are small or may only be read, as real as they can be."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import toys
+
 Mount = Callable[[str], Path]
+
+
+@pytest.fixture(scope="package")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional pipeline as diffusers saves them."""
+    folder = tmp_path_factory.mktemp("models") / "whole"
+    toys.class_pipeline(toys.tiny_dit(1)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    shutil.copytree(whole, tmp_path / "model")
+    return tmp_path / "model"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tstitch_cli import profile
 from tstitch_cli.denoisers import Family
 from tstitch_cli.documents import read_profile, write_profile
 from tstitch_cli.errors import DeviceError
+from tstitch_cli.measuring.steadiness import Reading
 from tstitch_cli.profile import Effort, measure
 from tstitch_cli.schema import Profile
 from tstitch_cli.trajectory import Batch
@@ -21,6 +22,7 @@ from tstitch_cli.trajectory import Batch
 COSTS = {"small": 0.01, "large": 0.04}
 BATCH = Batch(("bag", "dress"), (0, 1))
 EFFORT = Effort(max_time_s=30.0, agreement=False)
+QUIET = Reading(0.0, 0.0, 0.0, 0.0, 1)
 
 
 class JumpingClock(FakeClock):
@@ -89,6 +91,6 @@ def test_the_time_of_day_is_not_what_is_measured_by(monkeypatch: pytest.MonkeyPa
     days = itertools.cycle([0.0, 2e9, -1e6, 1e9])
     monkeypatch.setattr(time, "time", lambda: next(days))
     clock = FakeClock()
-    made = measure(toy(clock), BATCH, clock, EFFORT, now=lambda: clock.now)
+    made = measure(toy(clock), BATCH, clock, EFFORT, now=lambda: clock.now, read=lambda: QUIET)
     assert made.steady
     assert steps_ms(made) == [10.0, 40.0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests import toys
 from tests.unit.test_provenance import MADE
 from tstitch_cli import components, lora, provenance
 from tstitch_cli.errors import BadFileError, TstitchError, UsageError
@@ -38,19 +36,6 @@ class Trap:
 @pytest.fixture
 def sprung(tmp_path: Path) -> Path:
     return tmp_path / "sprung"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "whole"
-    toys.class_pipeline(toys.tiny_dit(1)).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def load(folder: Path) -> None:

@@ -22,20 +22,6 @@ from tstitch_cli.zoo.entry import Entry
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional pipeline as diffusers saves them."""
-    folder = tmp_path_factory.mktemp("models") / "whole"
-    toys.class_pipeline(toys.tiny_dit(1)).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "model")
-    return tmp_path / "model"
-
-
 def loaded(folder: Path) -> None:
     entry: Entry = folders.from_folder(folder)
     denoiser = components.denoiser(entry, torch.float32)

@@ -16,7 +16,7 @@ from tstitch_cli import provenance
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.images import save_picture
 from tstitch_cli.provenance import Provenance, from_json, to_json
-from tstitch_cli.schema import PlannedDenoiser, Setting
+from tstitch_cli.schema import MAX_SEED, PlannedDenoiser, Setting
 
 # Every code point, halves of surrogate pairs included, since a shell that is not in UTF-8 passes those.
 texts = st.text(st.characters(exclude_categories=()), max_size=30)
@@ -32,7 +32,7 @@ def made(draw: st.DrawFn) -> Provenance:
     return Provenance(
         prompt=draw(texts),
         negative_prompt=draw(st.none() | texts),
-        seed=draw(st.integers(0, 2**64 - 1)),
+        seed=draw(st.integers(0, MAX_SEED)),
         index=draw(st.integers(0, 2**40)),
         setting=Setting(
             steps,

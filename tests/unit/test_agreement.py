@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from tests import toys
+from tests import pipelines, toys
 from tests.builders import measured
 from tests.toys import FakeClock, family
 from tstitch_cli import documents, schedulers
@@ -43,6 +43,8 @@ class Scaled(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = self.inner(*args, **kwargs)
+        if isinstance(output, tuple):
+            return (output[0] * self.factor,)
         return type(output)(sample=output.sample * self.factor)
 
 
@@ -61,6 +63,42 @@ def measured_of(toy: Family, counts: tuple[int, ...] = (1,) * STEPS) -> Agreemen
     found = agreement.measure(toy, [BATCH], counts)
     assert found is not None
     return found
+
+
+class Sprint(Family):
+    """Sana-Sprint, called with embeddings in place of prompts."""
+
+    def call_arguments(self, prompts: Any, negative: Any, steps: int, pictures: Any = None) -> dict[str, Any]:
+        return pipelines.KINDS["sana-sprint"].given() | {"num_inference_steps": steps}
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_what_is_made_of_a_flow_and_the_latents_is_compared_as_trigflow(factor: float) -> None:
+    """By the formula of arXiv 2503.09641, section 3.1: v = ((1 - 2s) x + (1 - 2s + 2s^2) F) / sqrt(s^2 + (1 - s)^2)."""
+    like, kind, steps = scaled_family(factor), pipelines.KINDS["sana-sprint"], 4
+    large = kind.denoiser(2)
+    denoisers = {"small": Scaled(deepcopy(large), factor), "large": large}
+    pipeline = kind.make(large)
+    stitched = stitch(pipeline, kind.component, denoisers, "large")
+    setting = replace(like.setting, scheduler="scm", steps=steps)
+    toy = Sprint(like.entries, like.weights, denoisers, pipeline, stitched, setting, like.device)
+    flows: list[torch.Tensor] = []
+    large.register_forward_hook(lambda module, args, output: flows.append(output[0]))
+    found = measured_of(toy, (1,) * steps)
+    angles = pipeline.scheduler.timesteps[:-1].double()
+    s = angles.sin() / (angles.sin() + angles.cos())
+    of_flow = (1 - 2 * s + 2 * s**2) / (s**2 + (1 - s) ** 2).sqrt() * pipeline.scheduler.config.sigma_data
+    expected = [
+        [
+            float(abs(factor - 1) * c * flow.double()[i].square().mean().sqrt())
+            for c, flow in zip(of_flow, flows, strict=True)
+        ]
+        for i in range(2)
+    ]
+    assert np.asarray(found.denoisers["small"].rms) == pytest.approx(np.asarray(expected), rel=1e-3, abs=1e-5)
+    # x = cos(t) x0 + sin(t) noise, at half the deviation, is what v turns towards x0.
+    turned = torch.sin(pipeline.scheduler.timesteps[:-1] - pipeline.scheduler.timesteps[1:])
+    assert found.weights == pytest.approx((2 * turned).tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 1.5, 7.5])
@@ -165,10 +203,11 @@ def test_flow_weights_are_finite_from_pure_noise_on() -> None:
 @pytest.mark.parametrize("name", [n for n in schedulers.SCHEDULERS if n != "lcm"])
 def test_every_scheduler_tells_falling_noise(name: str) -> None:
     flow = {"shift": 3.0, "num_train_timesteps": 1000}
-    scheduler = schedulers.build(name, flow if name.startswith("flow") else toys.noise().config)
-    scheduler.set_timesteps(12)
+    angles = name in schedulers.TRIGFLOW_SCHEDULERS
+    scheduler = schedulers.build(name, {} if angles else flow if name.startswith("flow") else toys.noise().config)
+    scheduler.set_timesteps(12, **({"intermediate_timesteps": None} if angles else {}))
     levels = noise_levels.of_trajectory(scheduler)
-    assert levels.shape == (len(scheduler.timesteps) + 1, 2)
+    assert levels.shape == (12 + 1 if angles else len(scheduler.timesteps) + 1, 2)
     parts = levels if name.startswith("flow") else np.square(levels)
     assert parts.sum(axis=1) == pytest.approx(1.0)
     assert (np.diff(levels[:, 1]) <= 1e-9).all()

@@ -46,6 +46,12 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "flux-dev": (12000, 0.01),
     "flux-lite": (8000, 0.025),
     "flux-mini": (3200, 0.01),
+    "sana-sprint-0.6b": (590, 0.01),
+    "sana-sprint-1.6b": (1600, 0.01),
+    **dict.fromkeys(("flux2-klein-base-4b", "flux2-klein-4b"), (4000, 0.04)),
+    **dict.fromkeys(("flux2-klein-base-9b", "flux2-klein-9b"), (9000, 0.01)),
+    "kandinsky5-lite": (2000, 0.01),
+    "kandinsky5-pro": (19000, 0.02),
     "wan-1.3b": (1300, 0.1),
     "wan-14b": (14000, 0.025),
 }
@@ -126,6 +132,12 @@ def test_as_many_parameters_as_published(entries: dict[str, Entry], name: str) -
         ("wan-14b", "text_encoder", 5680.9),  # UMT5 XXL, its encoder
         ("wan-14b", "vae", 126.9),
         ("cogvideox-5b", "vae", 215.6),
+        ("sana-sprint-1.6b", "vae", 312.3),
+        ("kandinsky5-pro", "vae", 246.5),  # of HunyuanVideo
+        ("kandinsky5-pro", "text_encoder", 8292.2),  # Qwen2.5-VL 7B
+        ("flux2-klein-base-9b", "vae", 84.0),
+        ("flux2-klein-base-9b", "text_encoder", 8190.7),  # Qwen3 8B
+        ("flux2-klein-base-4b", "text_encoder", 4022.5),  # Qwen3 4B
     ],
 )
 def test_the_other_parts_have_their_true_size(entries: dict[str, Entry], name: str, part: str, millions: float) -> None:
@@ -144,16 +156,24 @@ def test_every_pipeline_has_all_parts_it_needs(entries: dict[str, Entry]) -> Non
 
 def test_the_entries_agree_with_their_own_architectures(entries: dict[str, Entry]) -> None:
     """What is said of a denoiser for stitching and what it is built from are the same facts."""
-    widths = ("cross_attention_dim", "text_embed_dim", "joint_attention_dim", "caption_channels", "text_dim")
+    widths = (
+        "cross_attention_dim",
+        "text_embed_dim",
+        "joint_attention_dim",
+        "caption_channels",
+        "text_dim",
+        "in_text_dim",
+    )
     for name, entry in entries.items():
         assert entry.architecture is not None
         config, space = entry.architecture.config, entry.latent_space
         width = next(config[key] for key in reversed(widths) if key in config)
         assert entry.conditioning.width == width, name
-        packed = 4 if entry.pipeline == "FluxPipeline" else 1
-        assert config["in_channels"] == space.channels * packed, name
-        outputs = config.get("out_channels", config["in_channels"])
-        assert outputs == config["in_channels"] * (2 if entry.noise.learned_variance else 1), name
+        packed = 4 if entry.pipeline.startswith("Flux") else 1
+        inputs = config.get("in_channels") or config["in_visual_dim"]
+        assert inputs == space.channels * packed, name
+        outputs = config.get("out_channels", inputs)
+        assert outputs == inputs * (2 if entry.noise.learned_variance else 1), name
         distilled = config.get("guidance_embeds", False) or "time_cond_proj_dim" in config
         assert entry.conditioning.guidance_embedding == distilled, name
         if "sample_size" in config:
@@ -170,7 +190,9 @@ def test_the_entries_agree_with_their_own_architectures(entries: dict[str, Entry
 
 def test_what_is_to_be_stitched_can_be(entries: dict[str, Entry]) -> None:
     for small, large in PAIRS.values():
-        check([entries[small], entries[large]])
+        widths = {entries[name].conditioning.width for name in (small, large)}
+        check([entries[small], entries[large]], "own" if len(widths) > 1 else None)
+    check([entries["flux2-klein-4b"], entries["flux2-klein-9b"]], "own")
     check([entries["lcm-ssd-1b"], entries["lcm-sdxl"]])
     check([entries["koala-700m"], entries["koala-1b"], entries["segmind-vega"], entries["sdxl"]])
     check([entries["sd3-medium"], entries["sd35-large"]])
@@ -187,6 +209,9 @@ def test_what_is_to_be_stitched_can_be(entries: dict[str, Entry]) -> None:
         (("pixart-sigma", "sdxl"), "differ in pipeline"),
         (("flux-mini", "sd35-large"), "share no latent space"),
         (("wan-1.3b", "sd35-large"), "share no latent space"),
+        (("sana-sprint-0.6b", "sana-1.6b"), "differ in pipeline"),
+        (("kandinsky5-lite", "wan-14b"), "share no latent space"),
+        (("flux2-klein-4b", "flux2-klein-9b"), "differ in cross-attention width: 7680 against 12288"),
     ],
 )
 def test_what_cannot_be_stitched_is_refused(entries: dict[str, Entry], pair: tuple[str, str], said: str) -> None:

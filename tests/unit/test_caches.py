@@ -18,8 +18,10 @@ from diffusers import (
     AutoencoderKLWan,
     CacheMixin,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    Kandinsky5T2VPipeline,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
@@ -148,6 +150,8 @@ KINDS: dict[str, Kind] = {
     "pixart": other("pixart", lambda seed: pipelines.pixart(seed, depth=3)),
     "cogvideox": other("cogvideox", lambda seed: pipelines.cogvideox(seed, depth=3)),
     "sana": other("sana", lambda seed: pipelines.sana(seed, depth=3)),
+    "flux2": other("flux2", lambda seed: pipelines.flux2(seed, depth=3)),
+    "kandinsky": other("kandinsky", lambda seed: pipelines.kandinsky(seed, depth=3)),
     "sd3": other("sd3", pipelines.sd3),
 }
 
@@ -194,6 +198,21 @@ def only_context(transformer: nn.Module) -> None:
     transformer.forward = forward
 
 
+def contexts_in_turn(pipeline: Any) -> None:
+    """What a caller of Kandinsky's pipeline has to do, which calls for prompt and guidance apart and names neither."""
+    transformer = pipeline.transformer
+    if not isinstance(pipeline, Kandinsky5T2VPipeline):
+        return
+    plain, calls = transformer.forward, list[None]()
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        with CacheMixin.cache_context(transformer, ("uncond", "cond")[len(calls) % 2]):
+            return plain(*args, **kwargs)
+
+    transformer.forward = forward
+
+
 def plain_fbcache(pipeline: Any) -> None:
     config = FirstBlockCacheConfig(threshold=0.3)
     if isinstance(pipeline.transformer, CacheMixin):
@@ -208,10 +227,11 @@ def plain_taylorseer(pipeline: Any) -> None:
         cache_interval=3,
         disable_cache_before_step=3,
         taylor_factors_dtype=torch.float32,
-        cache_identifiers=[r".*blocks\.\d+"],
+        cache_identifiers=[r"(?!text).*blocks\.\d+"],
     )
     if isinstance(pipeline.transformer, CacheMixin):
         pipeline.transformer.enable_cache(config)
+        contexts_in_turn(pipeline)
     else:
         apply_taylorseer_cache(pipeline.transformer, config)
         only_context(pipeline.transformer)
@@ -235,10 +255,10 @@ def broadcasting(transformer: nn.Module) -> nn.Module:
 
 def plain_pab(pipeline: Any) -> None:
     transformer = pipeline.transformer
-    if not isinstance(pipeline, WanPipeline):
+    if not isinstance(pipeline, WanPipeline | Flux2KleinPipeline | Kandinsky5T2VPipeline):
         broadcasting(transformer)
         return
-    # diffusers keeps one output an attention, so guidance, which Wan calls for apart, needs a transformer of its own.
+    # diffusers keeps one output an attention, so guidance, which these call for apart, needs a transformer of its own.
     each = [broadcasting(deepcopy(transformer)), broadcasting(deepcopy(transformer))]
     calls: list[None] = []
 
@@ -272,6 +292,8 @@ CASES = [
     ("pixart", "taylorseer"),
     ("cogvideox", "taylorseer"),
     ("sana", "taylorseer"),
+    ("flux2", "taylorseer"),
+    ("kandinsky", "taylorseer"),
     ("dit", "pab"),
     ("flux", "pab"),
     ("wan", "pab"),
@@ -279,6 +301,8 @@ CASES = [
     ("cogvideox", "pab"),
     ("sana", "pab"),
     ("sd3", "pab"),
+    ("flux2", "pab"),
+    ("kandinsky", "pab"),
 ]
 
 
@@ -312,6 +336,9 @@ def inner(denoiser: Any, asked: str = "") -> nn.Module:
     """A module that runs in full evaluations only."""
     if hasattr(denoiser, "down_blocks"):
         return denoiser.down_blocks[-1].resnets[0].conv1
+    if hasattr(denoiser, "visual_transformer_blocks"):
+        block = denoiser.visual_transformer_blocks[-1]
+        return block.self_attention.to_query if "pab" in asked else block.feed_forward
     blocks = getattr(denoiser, "transformer_blocks", None) or denoiser.blocks
     if "pab" in asked:
         return (getattr(blocks[-1], "attn1", None) or blocks[-1].attn).to_q
@@ -342,6 +369,10 @@ def inner(denoiser: Any, asked: str = "") -> nn.Module:
         ("cogvideox", "pab"),
         ("sana", "pab"),
         ("sd3", "pab"),
+        ("flux2", "taylorseer"),
+        ("flux2", "pab"),
+        ("kandinsky", "taylorseer"),
+        ("kandinsky", "pab"),
     ],
 )
 def test_caches_are_reset_at_a_switch(kind: str, asked: str) -> None:

@@ -53,12 +53,13 @@ def sd_unets() -> dict[str, Any]:
     return named | {"large": toys.tiny_unet(9, **THREE, layers_per_block=2)}
 
 
-def steered(kind: Kind, unets: dict[str, Any]) -> tuple[Any, StitchedDenoiser, Any]:
+def steered(kind: Kind, unets: dict[str, Any], host: str = "large") -> tuple[Any, StitchedDenoiser, Any]:
     """The pipeline that a setting with a ControlNet of the large one makes of a plain one, stitched; and the net."""
-    plain, net = kind.make(unets["large"]), pipelines.controlnet(unets["large"])
+    plain, net = kind.make(unets[host]), pipelines.controlnet(unets["large"])
+    unets = {name: unet for name, unet in unets.items() if name != "large" or host == "large"}
     pipeline = task_pipelines.for_setting(plain, unets, SETTING, Control("net", "folder:/net"), net)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline, stitch(pipeline, "unet", unets, "large"), net
+    return pipeline, stitch(pipeline, "unet", unets, host), net
 
 
 def control_kind(name: str) -> Kind:
@@ -135,6 +136,16 @@ def test_a_smaller_one_follows_the_control() -> None:
     assert torch.equal(silent, other.draw(pipeline, STEPS))
     alone = sd_unets()["tiny"]
     assert torch.equal(silent, KINDS["sd"].draw(KINDS["sd"].make(alone), STEPS))
+
+
+def test_the_denoiser_that_it_was_trained_on_need_not_be_there() -> None:
+    kind = control_kind("sd")
+    with_large, without = steered(kind, sd_unets()), steered(kind, sd_unets(), host="base")
+    drawn = []
+    for pipeline, switch, _ in (with_large, without):
+        switch.follow(("tiny", "tiny", "base", "base"), lambda: STEPS)
+        drawn.append(kind.draw(pipeline, STEPS))
+    assert torch.equal(*drawn)
 
 
 def test_sdxl_and_a_smaller_one() -> None:

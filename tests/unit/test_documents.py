@@ -25,7 +25,7 @@ from tstitch_cli.documents import (
 )
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.formats.consistency import faults_of_plan, faults_of_profile
-from tstitch_cli.schema import PLAN_SCHEMA, PROFILE_SCHEMA
+from tstitch_cli.schema import MAX_SEED, PLAN_SCHEMA, PROFILE_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def test_every_type() -> None:
         "x", -3, 1.0, True, None, 7, "epsilon", ("b", 2), (Inner(1.5), Inner(0.5, 3.0)), {"a": 0.001, "12:30": 2.0}
     )
     assert thing(text) == expected
+    assert thing(f"{{name: x, count: {MAX_SEED}}}").count == MAX_SEED
 
 
 @pytest.mark.parametrize("word", ["no", "yes", "on", "12:30", "1e-3", "0x10", "true", "2025-01-31", "007", "1_000"])
@@ -94,6 +95,7 @@ def test_a_number_is_read_as_one_however_it_is_written() -> None:
         ("count: '3'", 'thing.yaml:2:8 count: expected a whole number, found the text "3"'),
         ("count: 010", "thing.yaml:2:8 count: expected a whole number, found 010"),
         ("count: 99999999999999999999", "thing.yaml:2:8 count: expected a whole number, found 99999999999999999999"),
+        (f"count: {2**63}", f"thing.yaml:2:8 count: expected a whole number, found {2**63}"),
         ("share: .nan", "thing.yaml:2:8 share: expected a finite number, found .nan"),
         ("share: -inf", "thing.yaml:2:8 share: expected a finite number, found -inf"),
         ("share: 1e999", "thing.yaml:2:8 share: expected a finite number, found 1e999"),

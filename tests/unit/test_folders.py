@@ -264,3 +264,69 @@ def test_weights_that_are_no_safetensors_are_a_bad_file(folder: Path) -> None:
         put(folder, "unet/diffusion_pytorch_model.safetensors", content)
         with pytest.raises(BadFileError, match="safetensors"):
             from_folder(folder)
+
+
+TODAY: dict[str, Any] = {
+    "Flux2KleinPipeline": (
+        ("Flux2Transformer2DModel", {"in_channels": 128, "joint_attention_dim": 7680, "guidance_embeds": False}),
+        ("AutoencoderKLFlux2", {"latent_channels": 32, "block_out_channels": [1, 2, 4, 4]}),
+        ("FlowMatchEulerDiscreteScheduler", {}),
+        {"text_encoder": ["transformers", "Qwen3ForCausalLM"], "tokenizer": ["transformers", "Qwen2TokenizerFast"]},
+        "flux2-klein-base-4b",
+    ),
+    "SanaSprintPipeline": (
+        (
+            "SanaTransformer2DModel",
+            {
+                "in_channels": 32,
+                "out_channels": 32,
+                "caption_channels": 2304,
+                "sample_size": 32,
+                "guidance_embeds": True,
+            },
+        ),
+        (
+            "AutoencoderDC",
+            {"latent_channels": 32, "encoder_block_out_channels": [1, 2, 4, 4, 8, 8], "scaling_factor": 0.41407},
+        ),
+        ("SCMScheduler", {"prediction_type": "trigflow"}),
+        {"text_encoder": ["transformers", "Gemma2Model"]},
+        "sana-sprint-0.6b",
+    ),
+    "Kandinsky5T2VPipeline": (
+        ("Kandinsky5Transformer3DModel", {"in_visual_dim": 16, "out_visual_dim": 16, "in_text_dim": 3584}),
+        (
+            "AutoencoderKLHunyuanVideo",
+            {"latent_channels": 16, "block_out_channels": [1, 2, 4, 4], "scaling_factor": 0.476986},
+        ),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 5.0}),
+        {
+            "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+            "tokenizer": ["transformers", "Qwen2VLProcessor"],
+        },
+        "kandinsky5-lite",
+    ),
+}
+
+
+@pytest.mark.parametrize("pipeline", TODAY)
+def test_a_folder_says_what_the_zoo_says_of_it(pipeline: str, tmp_path: Path) -> None:
+    """What is derived from the published configs, and what the entry of the same model holds."""
+    (transformer, config), (vae, of_vae), (scheduler, of_scheduler), others, known = TODAY[pipeline]
+    parts = {
+        "transformer": ["diffusers", transformer],
+        "vae": ["diffusers", vae],
+        "scheduler": ["diffusers", scheduler],
+    }
+    put(tmp_path, "model_index.json", {"_class_name": pipeline, **parts, **others})
+    put(tmp_path, "transformer/config.json", {"_class_name": transformer, **config})
+    put(tmp_path, "vae/config.json", {"_class_name": vae, **of_vae})
+    put(tmp_path, "scheduler/scheduler_config.json", {"_class_name": scheduler, **of_scheduler})
+    entry, other = Zoo.load().resolve(str(tmp_path)), Zoo.load().entries[known]
+    for said in ("pipeline", "latent_space", "noise", "conditioning", "defaults"):
+        assert getattr(entry, said) == getattr(other, said), said
+    put(
+        tmp_path, "model_index.json", {"_class_name": pipeline, **parts, "tokenizer": ["transformers", "AutoProcessor"]}
+    )
+    with pytest.raises(UsageError, match="does not run"):
+        from_folder(tmp_path)

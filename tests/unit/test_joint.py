@@ -120,6 +120,16 @@ def test_simple_alternatives_stand_beside_the_choice(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "p.yaml") == plan
 
 
+def test_a_setting_whose_best_is_the_largest_alone_is_listed_once() -> None:
+    base, cached = setting(20, 0.01), setting(20, 5.0, accelerate=CACHE)
+    faster = tuple(replace(d, cached_s=replace(d.steady_s, mean=d.steady_s.mean / 9)) for d in cached.profile.denoisers)
+    cached = replace(cached, profile=replace(cached.profile, denoisers=faster))
+    plan = with_rivals(joint(base, cached).plan, base, [base, cached], names)
+    alone = [rival for rival in plan.rivals if rival.allocation == (("large", 20),)]
+    assert [(rival.kind, rival.setting.accelerate) for rival in alone] == [("other setting", CACHE)]
+    assert {rival.kind for rival in plan.rivals} == {"largest alone", "smallest alone", "other setting"}
+
+
 def test_how_many_steps_of_the_largest_fit_is_predicted_where_no_profile_tells() -> None:
     base = setting(20, None)
     plan = with_rivals(planned(base, HALF), base, [base], names)

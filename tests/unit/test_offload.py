@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,18 @@ def test_what_runs_between_evaluations_stays_beside_the_denoiser() -> None:
         output_type="np",
     )
     assert recorder.moves == ["+control", "+small", "-small", "+large", "-control", "-large", "+vae"]
+
+
+def test_a_text_encoder_of_another_pipeline_takes_its_turn_too() -> None:
+    clock = toys.FakeClock()
+    made = toys.family(clock, COSTS)
+    encoder = nn.Linear(2, 2)
+    names = {id(part): name for name, part in made.denoisers.items()}
+    recorder = Recorder(clock, names | {id(made.pipeline.vae): "vae", id(encoder): "text"})
+    turns = offload.install(made.pipeline, made.stitched, made.denoisers, recorder)
+    offload.join(turns, SimpleNamespace(components={"text_encoder": encoder, "tokenizer": object(), "vae": None}))
+    for _ in range(2):
+        encoder(torch.zeros(1, 2))
+        run(made, BATCH, ("small",) * 4 + ("large",) * 6, clock)
+    once = ["+text", "-text", "+small", "-small", "+large", "-large", "+vae"]
+    assert recorder.moves == [*once, "-vae", *once]

@@ -127,8 +127,17 @@ def test_file_names_are_safe(family: str, denoisers: tuple[str, ...], setting: S
 
 def test_every_choice_of_denoisers_has_its_own_file() -> None:
     setting = Setting(50, "euler", 5.0, 1, 1024, "float16", "cuda")
-    pairs = (("ssd-1b", "sdxl"), ("segmind-vega", "sdxl"), ("segmind-vega", "ssd-1b"), ("me/sdxl", "sdxl"))
-    assert len({profile_files.file_name("sdxl", pair, setting) for pair in pairs}) == len(pairs)
+    long = "terminusresearch/pixart-900m-1024-ft-v0."
+    choices: list[tuple[str, ...]] = [
+        ("ssd-1b", "sdxl"),
+        ("segmind-vega", "sdxl"),
+        ("segmind-vega", "ssd-1b"),
+        ("segmind-vega", "ssd-1b", "sdxl"),
+        ("me/sdxl", "sdxl"),
+        (f"{long}6", "sdxl"),
+        (f"{long}7", "sdxl"),
+    ]
+    assert len({profile_files.file_name("sdxl", each, setting) for each in choices}) == len(choices)
 
 
 @pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)

@@ -78,12 +78,12 @@ def test_what_no_png_can_hold_is_replaced_in_the_parameters_and_kept_in_the_json
         ({"seed": True}, "seed"),
         ({"seed": 1.0}, "seed"),
         ({"seed": -1}, "seed"),
-        ({"seed": 1 << 64}, "seed"),
+        ({"seed": 1 << 63}, "seed"),
         ({"index": "3"}, "index"),
         ({"position": 8}, "position"),
         ({"batch_size": 0}, "between 1"),
         ({"extra": 1}, "extra"),
-        ({"setting": {}}, "steps is missing"),
+        ({"setting": {}}, "steps: is missing"),
         ({"allocation": [["fashion-s", 20, 1]]}, "allocation"),
         ({"allocation": [["fashion-s", 19]]}, "20 steps"),
         ({"allocation": [["fashion-m", 20]]}, "not listed"),
@@ -99,6 +99,16 @@ def test_what_no_png_can_hold_is_replaced_in_the_parameters_and_kept_in_the_json
 def test_contradictions_and_wrong_types_are_named(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(BadFileError, match=told):
         from_json(broken(**changes))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(BadFileError) as caught:
+        from_json(broken(seed=True, extra=1), "a.png")
+    assert caught.value.message.splitlines() == [
+        "a.png: extra: unknown key",
+        "a.png: seed: expected a whole number, found true",
+    ]
+    assert "tstitch show" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("guidance", ["NaN", "1e999", "Infinity", '"1.5"', "true", "1" * 400])

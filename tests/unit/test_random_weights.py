@@ -27,6 +27,8 @@ from tstitch_cli.zoo.entry import Component, Entry
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "sana": {"use_resolution_binning": False},
     "pixart-sigma": {"use_resolution_binning": False},
+    "sana-sprint": {"use_resolution_binning": False},
+    "kandinsky5": {"num_frames": 5},
     "cogvideox": {"num_frames": 9},
     "wan": {"num_frames": 5},
 }
@@ -52,7 +54,8 @@ def built(entry: Entry, dtype: torch.dtype = torch.float32) -> Any:
 def loaded(family: str, dtype: str = "float32", steps: int = 3) -> Family:
     entries = [tiny(name) for name in PAIRS[family]]
     defaults = entries[-1].defaults
-    setting = Setting(steps, defaults.scheduler, defaults.guidance, 1, 64, dtype, "cpu")
+    own = "own" if entries[0].conditioning.width != entries[1].conditioning.width else None
+    setting = Setting(steps, defaults.scheduler, defaults.guidance, 1, 64, dtype, "cpu", embeddings=own)
     return load(entries, setting, random_weights=True)
 
 
@@ -136,6 +139,42 @@ def test_each_denoiser_has_a_text_encoder_of_its_own() -> None:
     assert widths == {"bk-sdm-tiny": 16, "sd21-base": 24}
     alone = random_weights.text_pipeline(entries[0], torch.float32)
     assert [name for name, part in alone.components.items() if isinstance(part, nn.Module)] == ["text_encoder"]
+
+
+def test_prompt_and_guidance_that_are_encoded_apart_each_have_a_counterpart() -> None:
+    """FLUX.2 calls for the two one after the other, with embeddings that are as wide as their text encoder."""
+    toy = loaded("flux2-klein")
+    small, large = PAIRS["flux2-klein"]
+    given: dict[str, list[torch.Tensor]] = {small: [], large: []}
+    for name, denoiser in toy.denoisers.items():
+
+        def note(module: Any, args: Any, kwargs: dict[str, Any], name: str = name) -> None:
+            given[name].append(kwargs["encoder_hidden_states"])
+
+        denoiser.register_forward_pre_hook(note, with_kwargs=True)
+    run(toy, Batch(("a fox",), (0,)), (small, large, large), FakeClock())
+    alone = random_weights.text_pipeline(tiny(small), torch.float32)
+    with torch.inference_mode():
+        told, untold = (alone.encode_prompt([text])[0] for text in ("a fox", ""))
+    assert [call.shape for call in given[small]] == [(1, 512, 24)] * 2
+    assert torch.equal(given[small][0], told)
+    assert torch.equal(given[small][1], untold)
+    assert not torch.equal(told, untold)
+    assert [call.shape for call in given[large]] == [(1, 512, 48)] * 4
+    assert [d.guidance for d in toy.bridges.values()] == [None]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_sana_sprint_takes_its_own_second_timestep_with_two_steps_alone(steps: int) -> None:
+    toy = loaded("sana-sprint", steps=steps)
+    toy.stitched.follow(PAIRS["sana-sprint"][1], lambda: planned_evaluations(toy.pipeline))
+    arguments = toy.call_arguments(["a fox"], None, steps) | OWN_ARGUMENTS["sana-sprint"]
+    with torch.inference_mode():
+        toy.pipeline(**arguments, output_type="latent", generator=torch.Generator().manual_seed(0))
+    assert len(toy.stitched.realised) == steps
+    timesteps = toy.pipeline.scheduler.timesteps
+    assert len(timesteps) == steps + 1
+    assert (float(timesteps[1]) == pytest.approx(1.3)) == (steps == 2)
 
 
 def test_profiling_says_that_weights_were_random(tmp_path: Path) -> None:

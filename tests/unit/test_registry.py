@@ -54,6 +54,15 @@ def test_shipped_entries_stitch_within_their_families() -> None:
         assert sizes[0] > 0
 
 
+def test_a_shipped_file_stands_by_itself() -> None:
+    whole = Zoo.shipped().entries
+    for family in {entry.family for entry in whole.values()}:
+        names = [name for name, entry in whole.items() if entry.family == family]
+        alone = Zoo.shipped(names).entries
+        assert {name: alone[name] for name in names} == {name: whole[name] for name in names}
+    assert Zoo.shipped([]).entries == {}
+
+
 MOVABLE = {"dit-xl-256": "refs/pr/1"}
 """A pull request's ref is the one place where a repository has safetensors: no pin, as the README says."""
 

@@ -75,3 +75,15 @@ def test_the_words_say_every_field() -> None:
 def test_a_size_between_latent_pixels_is_told() -> None:
     with pytest.raises(UsageError, match="509 px is not a multiple of 8"):
         check_setting(SD, replace(SETTING, scheduler="pndm", size=509))
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "scheduler"),
+    [("wan-1.3b", "wan-14b", "flow-unipc"), ("sd35-medium", "sd35-large", "flow-euler")],
+)
+def test_a_size_between_what_is_one_to_the_denoiser_is_told(small: str, large: str, scheduler: str) -> None:
+    entries = [Zoo.load().entries[name] for name in (small, large)]
+    with pytest.raises(UsageError, match="488 px is not a multiple of 16, the size of two latent pixels") as caught:
+        check_setting(entries, replace(SETTING, scheduler=scheduler, size=488))
+    assert caught.value.hint == "give --size 480 or --size 496"
+    check_setting(entries, replace(SETTING, scheduler=scheduler, size=496))

@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[Callable[[nn.Module], Any], Callable[[int], nn.Module], s
     "dit": (toys.dit_pipeline, lambda seed: toys.tiny_dit(seed, classes=1000), "transformer", draw_dit),
     "sd": (toys.sd_pipeline, toys.tiny_unet, "unet", draw_sd),
 }
-OTHERS = (*schedulers.FLOW_SCHEDULERS, *schedulers.SHIFTING_SCHEDULERS, "lcm")
+OTHERS = (*schedulers.FLOW_SCHEDULERS, *schedulers.TRIGFLOW_SCHEDULERS, *schedulers.SHIFTING_SCHEDULERS, "lcm")
 SAMPLERS = [(name, 6) for name in schedulers.SCHEDULERS if name not in OTHERS]
 SAMPLERS += [("pndm", 50), ("lcm", 2), ("lcm", 4)]
 

@@ -65,6 +65,11 @@ def test_every_pipeline_takes_as_many_steps_as_the_setting_says(kind: str) -> No
         ("CogVideoXPipeline", {"frames": 13}, "a multiple of 8 and one more"),
         ("FluxPipeline", {"scheduler": "flow-heun"}, "cannot run it"),
         ("FluxPipeline", {"scheduler": "flow-unipc", "strength": 0.5}, "cannot run it"),
+        ("Flux2KleinPipeline", {"scheduler": "flow-heun"}, "sets its noise levels itself"),
+        ("Kandinsky5T2VPipeline", {"scheduler": "flow-unipc"}, "overwrites the latents"),
+        ("Kandinsky5T2VPipeline", {"scheduler": "flow-euler", "frames": 120}, "cannot draw 120 frames"),
+        ("SanaSprintPipeline", {"scheduler": "flow-euler"}, "counts in the angles of TrigFlow"),
+        ("SanaPipeline", {"scheduler": "scm"}, "knows no TrigFlow"),
     ],
 )
 def test_tasks_that_a_pipeline_cannot_do_are_refused(pipeline: str, changes: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_what_works_on_all_denoisers_and_was_not_profiled_is_named() -> None:
 )
 def test_what_does_not_work_is_not_offered(made: Plan) -> None:
     assert caches(made, []) == ()
+
+
+def test_a_denoiser_of_ones_own_zoo_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zoo.yaml").write_text(
+        "schema: tstitch/zoo/1\ndenoisers:\n  mine: {family: fashion, source: 'folder:/elsewhere'}\n"
+    )
+    monkeypatch.setenv("TSTITCH_ZOO", str(tmp_path / "zoo.yaml"))
+    fashion = plan("fashion-s", "fashion-xl")
+    mine = replace(fashion.denoisers[1], name="mine", source="folder:/elsewhere")
+    assert caches(replace(fashion, denoisers=(fashion.denoisers[0], mine)), []) == ("fbcache", "taylorseer", "pab")
+    assert caches(replace(fashion, denoisers=(replace(mine, name="yours"), mine)), []) == ()
 
 
 def test_the_command_profiles_the_same_setting_and_what_is_asked_beside_it() -> None:

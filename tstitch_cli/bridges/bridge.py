@@ -76,7 +76,7 @@ class Bridge(nn.Module):
         self.strict = True
         """Whether a noise level that the guest does not know is refused; for timing alone it need not be."""
         self.embeddings: dict[str, Any] = {}
-        """Arguments that take the place of the host's: the guest's own text embeddings, where it has its own."""
+        """Arguments in place of the host's: the guest's own text embeddings, or what finds them by the host's."""
         own = list(inspect.signature(type(denoiser).forward).parameters)[1:]
         self._arguments, self._own, self._x = tuple(arguments) or tuple(own), frozenset(own), own[0]
         self._not_for_guest = {host.guidance} if host.guidance and host.guidance != guest.guidance else set()
@@ -95,7 +95,10 @@ class Bridge(nn.Module):
         """
         kwargs.update(zip(self._arguments, args, strict=False))
         for name, value in self.embeddings.items():
-            kwargs[name] = {**kwargs[name], **value} if isinstance(value, dict) else value
+            if callable(value):
+                kwargs[name] = value(kwargs[name])
+            else:
+                kwargs[name] = {**kwargs[name], **value} if isinstance(value, dict) else value
         x = kwargs.pop(self._arguments[0])
         for name in self._not_for_guest:
             kwargs.pop(name, None)

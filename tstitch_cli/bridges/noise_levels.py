@@ -28,6 +28,8 @@ def of_trajectory(scheduler: Any) -> Levels:
             return np.stack([1.0 - found, found], axis=1)
         alpha = 1.0 / np.sqrt(1.0 + found**2)
         return np.stack([alpha, found * alpha], axis=1)
+    if is_trigflow(scheduler):
+        return np.stack([np.cos(timesteps), np.sin(timesteps)], axis=1)  # whose last timestep, 0, is the end
     products = getattr(scheduler, "alphas_cumprod", None)
     if products is None:
         raise UsageError(
@@ -47,3 +49,8 @@ def is_flow(scheduler: Any) -> bool:
         or config.get("use_flow_sigmas") is True
         or config.get("prediction_type") == "flow_prediction"
     )
+
+
+def is_trigflow(scheduler: Any) -> bool:
+    """Whether the scheduler counts in angles, x_t = cos(t) x_0 + sin(t) noise (Lu & Song, 2024, section 3)."""
+    return scheduler.config.get("prediction_type") == "trigflow"

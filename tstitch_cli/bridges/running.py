@@ -15,7 +15,7 @@ from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.entry import Entry
 
-_THOUSANDTHS = ("FluxPipeline",)
+_THOUSANDTHS = ("FluxPipeline", "Flux2KleinPipeline")
 """Pipelines that show t / 1000 to their denoisers."""
 
 

@@ -35,6 +35,7 @@ def demo(
     from tstitch_cli.commands.drawing import SWEEP, draw_plan
     from tstitch_cli.commands.plan import show as show_plan
     from tstitch_cli.commands.profile import measure_and_save, smallest_first
+    from tstitch_cli.commands.stopping import typed
     from tstitch_cli.commands.sweeping import draw_sweep
     from tstitch_cli.documents import digest, write_plan
     from tstitch_cli.files import refuse_existing
@@ -92,7 +93,8 @@ def demo(
 
     talk.print("\n[bold]3. sample[/]: draw by the plan, and once more at every fraction of the small model")
     row = plan.rows[plan.chosen]
-    draw_plan(plan, row, request)
+    # What is there by then is in the way of the same command.
+    draw_plan(plan, row, request, again=typed("--overwrite"))
     draw_sweep(plan, row, replace(request, folder=folder, count=1, grid=False))
     for path in (profile_file, plan_file, plot):
         out.print(str(path), markup=False)

@@ -21,6 +21,7 @@ from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refu
 from tstitch_cli.jobs.request import SHEET, Pictures, Request
 from tstitch_cli.measuring import drift
 from tstitch_cli.schema import Plan, Row
+from tstitch_cli.zoo.tasks import WITHOUT_NEGATIVE
 
 if TYPE_CHECKING:
     from tstitch_cli.clocks import Clock
@@ -69,13 +70,24 @@ class Here:
 HERE = Here()
 
 
-def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = False, engine: Engine = HERE) -> None:
+def draw_plan(
+    plan: Plan,
+    row: Row,
+    request: Request,
+    *,
+    allow_stale: bool = False,
+    engine: Engine = HERE,
+    again: str | None = None,
+) -> None:
     """Draws what `request` asks for and is not there yet, and reports; what can be refused is, before loading.
+
+    `again` is the command to go on with where it is cut, the one that is running unless given.
 
     Raises PartialError where something goes wrong after pictures were finished; ends with ExitStatus.INTERRUPTED after
     Ctrl-C.
     """
-    with _going_on(), finishing_first() as stopping:
+    again = again or typed()
+    with _going_on(again), finishing_first() as stopping:
         from tstitch_cli.sample import job
 
         entries = refuse(plan, row, request, allow_stale=allow_stale)
@@ -84,7 +96,7 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
             bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
             order = order_of(plan, row, request, entries)
             identity = engine.identify(plan, order, allow_stale=allow_stale)
-            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(manifest):
+            with claimed(job(order.work, request, identity), request, bar) as manifest, _going_on(again, manifest):
                 before, missing = manifest.finished, manifest.missing
                 if missing:
                     with engine.ready(order, missing[0], bar) as drawing:
@@ -99,7 +111,8 @@ def draw_plan(plan: Plan, row: Row, request: Request, *, allow_stale: bool = Fal
         return
     drawn, there = manifest.finished - before, f"; {before} were there" if before else ""
     talk.print(f"drew {drawn} with {words(row.allocation)} steps{there}", markup=False)
-    _report(plan, row, times, drawn)
+    for line in report(plan, row, times, drawn):
+        talk.print(line)
 
 
 def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow_stale: bool = False) -> list[Entry]:
@@ -134,9 +147,9 @@ def refuse(plan: Plan, row: Row, request: Request, *, sweep: bool = False, allow
             raise UsageError(
                 f"{plan.family} is class-conditional and takes no negative prompt", hint="leave --negative-prompt out"
             )
-    if negative and entries[-1].pipeline == "FluxPipeline":
+    if negative and entries[-1].pipeline in WITHOUT_NEGATIVE:
         raise UsageError(
-            f"{plan.family} takes no negative prompt: the guidance scale is an input of its denoisers",
+            f"{plan.family} takes no negative prompt: its pipeline has no place for one",
             hint="leave --negative-prompt out",
         )
     return entries
@@ -178,7 +191,8 @@ def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progr
         if drawn.pictures == plan.setting.batch_size:
             times.append(drawn.actual_s + perf_counter() - began)
             if len(times) == drift.FIRST:  # a long job's rest need not be waited for to be told
-                _warn_of_drift(row, times)
+                for line in _drift(row, times):
+                    talk.print(line)
         finished += drawn.pictures
         bar(doing, min(finished / manifest.pictures, 1.0))
         for path in paths:
@@ -195,8 +209,8 @@ def _draw(drawing: Drawing, manifest: Manifest, plan: Plan, row: Row, bar: Progr
 
 
 @contextmanager
-def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
-    """Tells how to go on with a job that was not finished; without its manifest, with one that was not begun.
+def _going_on(again: str, manifest: Manifest | None = None) -> Iterator[None]:
+    """Tells the command `again`, which goes on with the job of `manifest`; without one, with a job that was not begun.
 
     Turns a failure into PartialError where pictures were finished, and Ctrl-C into ExitStatus.INTERRUPTED.
     """
@@ -205,43 +219,41 @@ def _going_on(manifest: Manifest | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         so_far = f": {_finished(manifest)}" if manifest is not None else ""
         talk.print(f"[yellow]interrupted[/]{so_far}; go on with")
-        talk.print(f"  {typed()}", markup=False)
+        talk.print(f"  {again}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
     except Exception as error:
         told = error if isinstance(error, TstitchError) else of_the_machine(error)
         if told is None or manifest is None or not manifest.finished:
             raise
         mended = f"{told.hint}; then go on with" if told.hint else "go on with"
-        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {typed()}") from error
+        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {again}") from error
 
 
 def _finished(manifest: Manifest) -> str:
     return f"{manifest.finished} of {manifest.pictures} pictures are finished"
 
 
-def _report(plan: Plan, row: Row, times: list[float], drawn: int) -> None:
-    """Predicted against actual, and by how much the budget was missed where it was."""
+def report(plan: Plan, row: Row, times: Sequence[float], drawn: int) -> list[str]:
+    """Predicted against actual, by how much the budget was missed where it was, and a drift; rich markup."""
     if not times:
         full = plan.setting.batch_size
-        talk.print(f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them")
-        return
+        return [f"the plan's times are for batches of {full}; this batch of {drawn} is not compared with them"]
     actual = fmean(times)
-    talk.print(
+    lines = [
         f"a call took {actual:.3f} s, predicted {row.time_s.mean:.3f} s ({actual / row.time_s.mean - 1.0:+.1%}), "
         f"budget {plan.budget.seconds:.3f} s"
         + (f"; {len(times)} calls, {min(times):.3f} to {max(times):.3f} s" if len(times) > 1 else "")
-    )
+    ]
     missed = [t for t in times if t > plan.budget.seconds]
     if missed:
         worst = max(missed) - plan.budget.seconds
-        talk.print(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
-    if len(times) < drift.FIRST:
-        _warn_of_drift(row, times)
+        lines.append(f"[yellow]{len(missed)} of {len(times)} calls missed the budget, the worst by {worst:.3f} s[/]")
+    return lines + (_drift(row, times) if len(times) < drift.FIRST else [])
 
 
-def _warn_of_drift(row: Row, times: list[float]) -> None:
-    if drifted := drift.warning(row.time_s, times):
-        talk.print(f"[yellow]{drifted}[/]")
+def _drift(row: Row, times: Sequence[float]) -> list[str]:
+    drifted = drift.warning(row.time_s, times)
+    return [f"[yellow]{drifted}[/]"] if drifted else []
 
 
 def words(allocation: tuple[tuple[str, int], ...]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -21,10 +23,13 @@ out = SafeConsole(soft_wrap=True, highlight=False)
 """Results."""
 talk = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
 """Progress, remarks and errors."""
+OUR_FAULT = "This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from."
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
     """Turns every failure of `command` into one message on stderr and its exit status, never a traceback.
+
+    SIGTERM, which schedulers and `timeout` send, ends it as Ctrl-C does.
 
     TSTITCH_TRACEBACK=1 lets the exception through, for whoever looks for a bug of ours.
     """
@@ -32,7 +37,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _sigterm_as_ctrl_c():
+                return command(*args, **kwargs)
         except TstitchError as error:
             tell(error)
             raise typer.Exit(error.status) from None
@@ -47,12 +53,29 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             if (told := of_the_machine(error)) is not None:
                 tell(told)
                 raise typer.Exit(told.status) from None
-            where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
-            talk.print(f"[bold red]bug:[/] {escape(f'{type(error).__name__}: {error}{where}')}")
-            talk.print("  This is a fault of tstitch. TSTITCH_TRACEBACK=1 shows where it came from.")
+            talk.print(f"[bold red]bug:[/] {escape(bug_in_words(error))}")
+            talk.print(f"  {OUR_FAULT}")
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def bug_in_words(error: Exception) -> str:
+    """A failure that nobody but tstitch can have caused, and where it happened as far as that was noted."""
+    where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def tell(error: TstitchError) -> None:

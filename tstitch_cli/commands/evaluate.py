@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +12,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.commands.evaluate_checks import (
+    refuse_mixing,
+    refuse_other_weights,
+    refuse_unknown_features,
+    refuse_what_cannot_be_drawn,
+)
+from tstitch_cli.commands.evaluate_inputs import captions_of, instruments, prompts_of, tell_left_out, warn_of_few
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.commands.measuring_with import captions_of, instruments, prompts_of, tell_left_out, warn_of_few
 from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
 from tstitch_cli.errors import ExitStatus, StaleError, UsageError
 from tstitch_cli.quality.metrics import METRICS
-from tstitch_cli.schema import MAX_SEED, Evaluation, Plan
+from tstitch_cli.schema import MAX_SEED, Plan
 
 if TYPE_CHECKING:
     from tstitch_cli.evaluate import Evaluated
     from tstitch_cli.jobs.shards import Shard
-    from tstitch_cli.zoo.entry import Entry
 
 Progress = Callable[[str, float], None]
 SEED = 1
 """Another than that of the pictures by which `tstitch profile` compares predictions."""
+_RANGE = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?")
 
 
 @guarded
@@ -33,7 +40,9 @@ def evaluate(
     plan_file: Annotated[
         Path, typer.Option("--plan", help="The lookup table, whose measured columns are filled in place.")
     ] = Path("plan.yaml"),
-    rows: Annotated[str, typer.Option(help="all, pareto, chosen, or numbers of rows: 0,3,7-9.")] = "all",
+    rows: Annotated[
+        str, typer.Option(help="all, pareto, chosen, numbers such as 0,3,7-9, or several of these: chosen,0.")
+    ] = "all",
     count: Annotated[int, typer.Option(help="Pictures of each row.", min=1)] = 1000,
     prompts_file: Annotated[
         Path | None,
@@ -85,11 +94,11 @@ def evaluate(
 
     wanted = None if metrics is None else _metrics(metrics)
     if features is not None:
-        _refuse_unknown_features(features)
+        refuse_unknown_features(features)
     plan, digest = documents.read_plan(plan_file), documents.digest(plan_file)
     files.refuse_existing(plan_file, overwrite=True)
     numbers = _rows(plan, rows)
-    _refuse_what_cannot_be_drawn(plan)
+    refuse_what_cannot_be_drawn(plan)
     folder = work or _cache()
     share = WHOLE if shard is None else parse(shard)
     with _going_on(folder), finishing_first() as stopping, steps_bar() as bar:
@@ -227,7 +236,7 @@ def _measure(
     from tstitch_cli.devices import resolve_device
 
     device = resolve_device(plan.setting.device)
-    _refuse_other_weights(plan, entries)
+    refuse_other_weights(plan, entries)
     extractor, scorer, compared = instruments(plan, entries[0], features, wanted, place, captions, work, device, bar)
     from tstitch_cli import evaluate as stage
 
@@ -238,7 +247,7 @@ def _measure(
     if extractor is not None:
         tell_left_out(extractor.judge.asking(entries[0], in_turn), wanted, asked, count)
     evaluation = stage.evaluation_of(extractor, compared, prompts, seed=seed, count=count)
-    _refuse_mixing(plan, numbers, evaluation, remeasure=remeasure)
+    refuse_mixing(plan, numbers, evaluation, remeasure=remeasure)
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
     bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
     from tstitch_cli.denoisers import load
@@ -275,77 +284,31 @@ def _metrics(text: str) -> tuple[str, ...]:
     return names
 
 
-def _refuse_unknown_features(name: str) -> None:
-    from tstitch_cli.quality import features as networks
-
-    if name not in networks.names():
-        raise UsageError(f"there are no features called {name[:40]!r}", hint=f"there are {', '.join(networks.names())}")
-
-
 def _rows(plan: Plan, text: str) -> list[int]:
     """The numbers of the rows that `text` means; those that must not be drawn only where they are named."""
-    asked = text.strip().lower()
     drawable = [number for number, row in enumerate(plan.rows) if row.refused is None]
-    if asked == "chosen":
-        return [plan.chosen]
-    if asked in ("all", "pareto"):
-        return [number for number in drawable if asked == "all" or plan.rows[number].pareto]
-    numbers: list[int] = []
-    for part in asked.split(","):
-        first, dash, last = (end.strip() for end in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{text[:40]!r} are no rows", hint="give all, pareto, chosen, or numbers such as 0,3,7-9")
-        ends = int(first), int(last or first)
-        if not ends[0] <= ends[1] < len(plan.rows):
-            raise UsageError(f"the plan has no rows {part.strip()}", hint=f"its rows are 0 to {len(plan.rows) - 1}")
-        numbers += range(ends[0], ends[1] + 1)
-    for number in numbers:
+    words = {
+        "all": drawable,
+        "pareto": [number for number in drawable if plan.rows[number].pareto],
+        "chosen": [plan.chosen],
+    }
+    numbers: set[int] = set()
+    for part in map(str.strip, text.lower().split(",")):
+        numbers.update(words[part] if part in words else _numbered(plan, part, text))
+    return sorted(numbers)
+
+
+def _numbered(plan: Plan, part: str, text: str) -> range:
+    """The numbers that a `part` of `text` such as `3` or `7-9` names."""
+    if (found := _RANGE.fullmatch(part)) is None:
+        raise UsageError(f"{text[:40]!r} are no rows", hint="give all, pareto, chosen, or numbers such as 0,3,7-9")
+    least, most = int(found[1]), int(found[2] or found[1])
+    if not least <= most < len(plan.rows):
+        raise UsageError(f"the plan has no rows {part}", hint=f"its rows are 0 to {len(plan.rows) - 1}")
+    for number in range(least, most + 1):
         if (why := plan.rows[number].refused) is not None:
             raise UsageError(f"row {number} must not be drawn: {why}", hint="leave it out")
-    return sorted(set(numbers))
-
-
-def _refuse_what_cannot_be_drawn(plan: Plan) -> None:
-    setting = plan.setting
-    if plan.fingerprint is not None and plan.fingerprint.random:
-        raise StaleError(
-            "the plan was made with random weights: it tells how long calls take and has nothing to draw with",
-            hint="profile without --random-weights and plan again",
-        )
-    if setting.strength is not None or setting.inpaint or setting.control is not None or setting.frames is not None:
-        raise UsageError(
-            "what is drawn from pictures, and videos, are not measured: there is no usual reference for them",
-            hint="measure a plan for the same denoisers from noise",
-        )
-
-
-def _refuse_other_weights(plan: Plan, entries: Sequence[Entry]) -> None:
-    """How good pictures are depends on the weights, not on the machine, so only those must be the plan's."""
-    from tstitch_cli import components
-    from tstitch_cli.measuring import fingerprint
-
-    if plan.fingerprint is None:
-        return
-    here = {entry.name: components.digest_of(entry) for entry in entries}
-    try:
-        fingerprint.require_same_weights(plan.fingerprint.weights, here, "what the plan is for")
-    except StaleError as error:
-        raise StaleError(error.message, hint="profile and plan again with the weights that are here") from None
-
-
-def _refuse_mixing(plan: Plan, numbers: Sequence[int], now: Evaluation, *, remeasure: bool) -> None:
-    """Raises UsageError where rows would stand beside each other that were measured in different ways."""
-    others = [number for number, row in enumerate(plan.rows) if row.measured and number not in numbers]
-    if plan.evaluation in (None, now) or remeasure or not others:
-        return
-    from tstitch_cli.commands.measured_words import in_words
-
-    some = ", ".join(map(str, others[:8])) + (" ..." if len(others) > 8 else "")
-    raise UsageError(
-        f"rows {some} were measured in another way ({in_words(plan.evaluation)}), which cannot be compared with this "
-        f"one ({in_words(now)})",
-        hint="measure in the same way, add those rows to --rows, or let --remeasure drop what was measured of them",
-    )
+    return range(least, most + 1)
 
 
 def _filled(plan: Plan, numbers: Sequence[int], found: Evaluated) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from tstitch_cli.zoo.entry import largest
 if TYPE_CHECKING:
     from tstitch_cli.schema import Plan, Row
     from tstitch_cli.training.finetune import Done, Options
+    from tstitch_cli.zoo.finetuned import Comparison
 
 MAX_SEED = 2**31 - 1
 RATE, RATE_OF_LORA = 3e-5, 1e-4
@@ -95,8 +97,9 @@ def finetune(
     )
     if done.lora is not None:
         talk.print(f"as a LoRA: {done.lora}", markup=False)
-    if pictures:
-        _compare(plan, chosen, denoiser, called, data, device, pictures, work)
+    if pictures and (compared := _compare(plan, chosen, denoiser, called, data, device, pictures, work)) is not None:
+        record = replace(done.record, compared=compared)
+        documents.write(done.folder / finetuned.RECORD, record, finetuned.SCHEMA, overwrite=True)
     others = [name for name, _ in chosen.allocation if name != denoiser]
     talk.print(f"next: [bold]tstitch profile {escape(' '.join([*dict.fromkeys(others), called]))}[/]")
 
@@ -142,8 +145,8 @@ def _trained(
 
 def _compare(
     plan: Plan, row: Row, denoiser: str, called: str, data: Path | None, device: str, pictures: int, work: Path
-) -> None:
-    """Prints the metrics of the row's pictures with the old and the new weights."""
+) -> Comparison | None:
+    """Prints the metrics of the row's pictures with the old and the new weights; None where they are not measured."""
     from rich.table import Table
 
     with steps_bar() as bar:
@@ -151,12 +154,13 @@ def _compare(
         from tstitch_cli.training.comparison import compare
 
         try:
-            before, after = compare(plan, row.allocation, denoiser, called, data, device, pictures, work, bar)
+            compared = compare(plan, row.allocation, denoiser, called, data, device, pictures, work, bar)
         except TstitchError as error:
             # The denoiser is trained and kept; that its pictures cannot be measured here does not undo that.
             hint = f"; {error.hint}" if error.hint else ""
             talk.print(f"[yellow]its pictures were not measured:[/] {escape(error.message + hint)}")
-            return
+            return None
+    before, after = compared.before, compared.after
     table = Table(box=None)
     for head in ("metric", "before", "after"):
         table.add_column(head, justify="left" if head == "metric" else "right")
@@ -168,6 +172,7 @@ def _compare(
     talk.print(
         f"{pictures} pictures of the row {in_words(row)}, before and after; the same noise for both", markup=False
     )
+    return compared
 
 
 def _row(plan: Plan, asked: int | None) -> Row:

@@ -183,11 +183,10 @@ def show(made: Plan, caches: Sequence[str] = ()) -> None:
     `caches` are those that work with the plan's denoisers and were not profiled.
     """
     from tstitch_cli.commands import plan_words
-    from tstitch_cli.commands.plan_table import bound_words, lookup_table, shown_rows
+    from tstitch_cli.commands.plan_table import lookup_table, shown_rows
     from tstitch_cli.commands.terminal import SafeConsole
     from tstitch_cli.quantities import shown_s
 
-    row = made.rows[made.chosen]
     talk.print(
         f"{_safe(made.family)}: {_safe(made.setting.words)}; "
         f"{plan_words.counted(made.combinations, 'combination')}, {plan_words.counted(len(made.rows), 'row')} kept; "
@@ -204,14 +203,9 @@ def show(made: Plan, caches: Sequence[str] = ()) -> None:
     if refused:
         rows = "1 row is" if len(refused) == 1 else f"{len(refused):,} rows are"
         talk.print(f"[yellow]{rows} refused whatever the budget, such as: {_safe(refused[0])}[/]")
-    times = f"{shown_s(row.time_s.mean)} on average"
-    if made.budget.quantile is not None:
-        times = f"{shown_s(row.time_s.within)} ({bound_words(made)}), {times}"
-    talk.print(
-        f"[bold green]chosen:[/] row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}"
-    )
-    plan_words.budget(made)
-    plan_words.sureness(made)
+    talk.print(f"[bold green]chosen:[/] {chosen_in_words(made)}")
+    for line in (*plan_words.budget(made), *plan_words.sureness(made)):
+        talk.print(line)
     for index in made.alternatives[1:]:
         other = made.rows[index]
         how = f" ({other.order})" if other.order else ""
@@ -233,6 +227,18 @@ def embeddings_in_words(made: Plan) -> str:
         return f"prompts: all denoisers get the text embeddings of {_safe(next(iter(whose.values())))}"
     told = (f"{_safe(name)} {'its own' if name == of else f'those of {_safe(of)}'}" for name, of in whose.items())
     return f"prompts: each denoiser gets text embeddings: {', '.join(told)}"
+
+
+def chosen_in_words(made: Plan) -> str:
+    """The chosen row: who takes which steps, and how long a call takes; rich markup."""
+    from tstitch_cli.commands.plan_table import bound_words
+    from tstitch_cli.quantities import shown_s
+
+    row = made.rows[made.chosen]
+    times = f"{shown_s(row.time_s.mean)} on average"
+    if made.budget.quantile is not None:
+        times = f"{shown_s(row.time_s.within)} ({bound_words(made)}), {times}"
+    return f"row {made.chosen}, {in_words(row)}{f' ({row.order})' if row.order else ''}: {times}"
 
 
 def in_words(row: Row) -> str:

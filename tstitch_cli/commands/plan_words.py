@@ -39,19 +39,18 @@ def sought(made: Plan) -> str:
     return f"best {made.objective}{on}"
 
 
-def budget(made: Plan) -> None:
-    """Says what the budget comes to, how, and what is left of it for predictions where a margin is kept."""
+def budget(made: Plan) -> list[str]:
+    """What the budget comes to, how, and what is left of it for predictions where a margin is kept; rich markup."""
     asked, seconds = made.budget, shown_s(made.budget.seconds)
     told, margin = _share_of_largest(made), f"{1 + asked.margin:.3g} for the margin"
     if not asked.margin:
-        talk.print(f"the budget is {f'{told} = ' if told else ''}{seconds}{_asked(made)}")
-        return
+        return [f"the budget is {f'{told} = ' if told else ''}{seconds}{_asked(made)}"]
     plannable = shown_s(asked.plannable_s)
-    talk.print(f"the budget is {f'{told} = {plannable}, x {margin} = ' if told else ''}{seconds}{_asked(made)}")
-    talk.print(
+    return [
+        f"the budget is {f'{told} = {plannable}, x {margin} = ' if told else ''}{seconds}{_asked(made)}",
         f"[yellow]the machine was unsteady while it was profiled, so a margin of {asked.margin:.0%} is kept: what is "
-        f"predicted may come to {plannable}, a call to {seconds}[/]"
-    )
+        f"predicted may come to {plannable}, a call to {seconds}[/]",
+    ]
 
 
 def _asked(made: Plan) -> str:
@@ -70,11 +69,11 @@ def _share_of_largest(made: Plan) -> str | None:
     return f"{asked.asked} of {alone}" if asked.kind == "share" else f"{alone} / {asked.value:g}"
 
 
-def sureness(made: Plan) -> None:
-    """Says what the chosen row is judged by, with its interval, and whether the next best is really worse."""
+def sureness(made: Plan) -> list[str]:
+    """What the chosen row is judged by, with its interval, and whether the next best is really worse; rich markup."""
     row = made.rows[made.chosen]
     if (said := _judged(made, row)) is None:
-        return
+        return []
     words = f"its {said}"
     by_loss = made.objective not in METRICS and made.compared is not None
     if by_loss:
@@ -83,11 +82,11 @@ def sureness(made: Plan) -> None:
         index = made.runner_up.row
         words += f"; next best is row {index} with {_judged(made, made.rows[index], brief=True)}: "
         words += _VERDICTS[made.runner_up.within_noise]
-    talk.print(words)
+    lines = [words]
     if made.total is not None:
-        talk.print(f"with what the setting loses by itself, it is {made.total:.4f} from the reference")
+        lines.append(f"with what the setting loses by itself, it is {made.total:.4f} from the reference")
     if made.least_loss is not None:
-        talk.print(
+        lines.append(
             f"of all assignments of denoisers to steps within the budget, none has a predicted loss below "
             f"{made.least_loss:.4f}{_from_optimum(row.loss or 0.0, made.least_loss)}"
         )
@@ -95,10 +94,11 @@ def sureness(made: Plan) -> None:
         fit = [each for each in made.rows if each.feasible]
         lacking = sum(made.objective not in each.measured for each in fit)
         if lacking:
-            talk.print(
+            lines.append(
                 f"[yellow]{lacking} of {len(fit)} rows within the budget have no {made.objective} and could not be "
                 "chosen; `tstitch evaluate` fills it in[/]"
             )
+    return lines
 
 
 def overlooked(made: Plan, path: Path, *, exact: bool, several: bool) -> None:

@@ -79,8 +79,8 @@ def profile(
     max_time: Annotated[
         str | None,
         typer.Option(
-            help="Start no further call after this time, once there are the fewest that tell anything; by default as "
-            "the zoo says for the family, else 2min."
+            help="Time for warm-up, rounds and checks of a setting, or the fewest calls that tell anything; "
+            "comparing predictions comes on top. By default as the zoo says for the family, else 2min."
         ),
     ] = None,
     out_file: Annotated[

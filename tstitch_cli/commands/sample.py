@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
@@ -160,15 +162,18 @@ def _again(png: Path, folder: Path, *, overwrite: bool, allow_stale: bool) -> No
         from tstitch_cli.clocks import clock_for
         from tstitch_cli.denoisers import load
         from tstitch_cli.devices import resolve_device
-        from tstitch_cli.measuring.fingerprint import require_same_weights
+        from tstitch_cli.measuring.fingerprint import other_versions, require_same_weights, versions
         from tstitch_cli.sample import redraw
 
         resolve_device(made.setting.device)
         family = merge(load(entries, made.setting, control=net), loras)
         if not allow_stale:
             require_same_weights(made.weights, family.weights, str(png))
+        if others := other_versions(made.versions):
+            talk.print(f"[yellow]it may not come out bit for bit the same:[/] {escape(', '.join(others))}")
         bar("drawing", 0.5)
         frames = redraw(family, made, clock_for(family.device), given)
+    made = replace(made, weights=family.weights, versions=versions())
     for target, image in zip(targets, frames, strict=True):
         save_picture(target, image, made, overwrite=overwrite)
         out.print(str(target), markup=False)

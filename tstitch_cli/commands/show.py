@@ -31,7 +31,9 @@ def show(
         return
     for label, value in _facts(made):
         out.print(f"[bold]{label:<16}[/]{escape(printable(value))}")
-    out.print(f"\ndraw it again:  [cyan]{escape(printable(f'tstitch sample --from {shlex.quote(str(image))}'))}[/]")
+    # Into another folder: in the one where pictures go by default, this one is in the way.
+    again = f"tstitch sample --from {shlex.quote(str(image))} --out again"
+    out.print(f"\ndraw it again:  [cyan]{escape(printable(again))}[/]")
 
 
 def _facts(made: Provenance) -> list[tuple[str, str]]:

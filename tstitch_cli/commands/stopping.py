@@ -73,6 +73,7 @@ def finishing_first() -> Iterator[Stopping]:
             signal.signal(each, handler)
 
 
-def typed() -> str:
-    """The command that is running, to be given again."""
-    return shlex.join(["tstitch", *sys.argv[1:]])
+def typed(*also: str) -> str:
+    """The command that is running, to be given again, with those of the options `also` that it lacks."""
+    given = sys.argv[1:]
+    return shlex.join(["tstitch", *given, *(option for option in also if option not in given)])

@@ -30,7 +30,9 @@ def verify(
         list[int] | None, typer.Option("--row", help="Rows to measure instead of the chosen one; may be given again.")
     ] = None,
     calls: Annotated[int, typer.Option(help="Calls of each row.", min=3)] = 20,
-    max_time: Annotated[str, typer.Option(help="Start no further call after this time, once there are 3.")] = "1min",
+    max_time: Annotated[
+        str, typer.Option(help="Begin no round that would end after this time, once there are 3.")
+    ] = "1min",
     seed: Annotated[int, typer.Option(help="Seed of the noise and the order of the calls.", min=0)] = 0,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing from the hub: use what is here.")] = False,
     allow_stale: Annotated[

@@ -19,7 +19,9 @@ FAULTS_KEPT = 1000
 """Of a file that is wrong everywhere; the others are only counted."""
 LONGEST_MEANT = 100
 """Characters above which a word is no misspelling of another, and comparing it would take long."""
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
+MAX_INTEGER = 2**63 - 1
+"""What a seed may be, and what numpy and torch can hold."""
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan|infinity)", re.IGNORECASE)
 
@@ -27,8 +29,8 @@ _NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan|infinity)", re.IGNORECASE)
 class Faults:
     """Collects what is wrong with one document, with positions."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, hint: str | None = None) -> None:
+        self.name, self.hint = name, hint
         self.found: list[tuple[int, int, str]] = []
         self.count = 0
 
@@ -40,13 +42,15 @@ class Faults:
             self.found.append((node.line, node.column, f"{where}: {what}" if where else what))
 
     def raise_if_any(self) -> None:
-        """Raises BadFileError with every fault found so far, in the order of the file."""
+        """Raises BadFileError with every fault found so far, in the order of the file, and with the hint."""
         if not self.found:
             return
-        lines = [f"{self.name}:{line}:{column} {what}" for line, column, what in sorted(self.found)]
+        lines = [
+            f"{self.name}:{f'{line}:{column}' if line else ''} {what}" for line, column, what in sorted(self.found)
+        ]
         if self.count > FAULTS_SHOWN:
             lines[FAULTS_SHOWN:] = [f"... and {self.count - FAULTS_SHOWN} more"]
-        raise BadFileError("\n".join(lines))
+        raise BadFileError("\n".join(lines), hint=self.hint)
 
 
 def _shown(place: Place) -> str:
@@ -185,7 +189,7 @@ def _literal(node: Node, allowed: tuple[Any, ...], place: Place, faults: Faults)
 
 
 def _text(node: Node, place: Place, faults: Faults) -> Any:
-    if node.kind == "scalar" and not node.is_null:
+    if node.kind == "scalar" and not node.is_null and not node.typed:
         return node.value
     faults.add(node, place, f"expected text, found {node.described()}")
     return ABSENT
@@ -193,7 +197,9 @@ def _text(node: Node, place: Place, faults: Faults) -> Any:
 
 def _integer(node: Node, place: Place, faults: Faults) -> Any:
     if node.kind == "scalar" and node.plain and _INTEGER.fullmatch(node.value):
-        return int(node.value)
+        value = int(node.value)
+        if abs(value) <= MAX_INTEGER:
+            return value
     faults.add(node, place, f"expected a whole number, found {node.described()}")
     return ABSENT
 
@@ -233,7 +239,7 @@ def _anything(node: Node, place: Place, faults: Faults) -> Any:
         values = _tuple(node, (Any, ...), place, faults)
         return values if values is ABSENT else list(values)
     if node.kind == "mapping":
-        return _dict(node, (str, Any), place, faults)
+        return _dict(node, Any, place, faults)
     for reader in (_nothing, _boolean, _integer, _number):
         value = reader(node, place, Faults(faults.name))
         if value is not ABSENT:

@@ -26,6 +26,8 @@ class Node:
     kind: Literal["scalar", "sequence", "mapping"]
     value: Any
     plain: bool = False
+    typed: bool = False
+    """Whether it is a number, a truth value or null of JSON, and so no text."""
 
     @property
     def is_null(self) -> bool:

@@ -77,6 +77,9 @@ def measure(family: Family, batches: Sequence[Batch], counts: Sequence[int]) -> 
             rms=tuple(_rounded(picture) for picture in rms.T),
         )
     weights = step_weights(levels, starts, _prediction(family.pipeline.scheduler))
+    if noise_levels.is_trigflow(family.pipeline.scheduler):
+        # Latents are run at the deviation of the data, by which what they end as is divided.
+        weights = weights / family.pipeline.scheduler.config.sigma_data
     return Agreement(largest, _rounded(weights), denoisers)
 
 
@@ -109,8 +112,11 @@ class _Compared:
         self.calls: list[dict[str, torch.Tensor]] = []
         self.nonlinear = False
 
-    def stepped(self, largest: str, guided: torch.Tensor) -> None:
-        """The scheduler was given `guided` (B, C, ...), which the pipeline made of the calls since the last step."""
+    def stepped(self, largest: str, guided: torch.Tensor, x: torch.Tensor | None = None) -> None:
+        """The scheduler was given `guided` (B, C, ...), which the pipeline made of the calls since the last step.
+
+        And of `x` (B, C, ...), the latents, where those are given.
+        """
         calls, self.calls = self.calls, []
         if not calls:
             return
@@ -122,16 +128,19 @@ class _Compared:
             return torch.stack(chunks)
 
         own = parts(largest)
+        rest = own[:0] if x is None else x.double()[None]
         # Guidance is linear: guided = sum of c_j part_j. Which part is the conditional one, and how they are
         # weighed, differs from pipeline to pipeline, so c is read off what it did with the largest one's parts.
-        columns = own.flatten(1).T
+        columns = torch.cat([own, rest]).flatten(1).T
         weights = torch.linalg.lstsq(columns.cpu(), target.flatten().unsqueeze(1).cpu(), driver="gelsd").solution
         weights = weights.squeeze(1).to(own.device)
-        reached = torch.tensordot(weights, own, dims=1)
+        of_parts, of_rest = weights[: len(own)], weights[len(own) :]
+        unchanged = torch.tensordot(of_rest, rest, dims=1)
+        reached = torch.tensordot(of_parts, own, dims=1) + unchanged
         if (reached - target).norm() > NONLINEAR * target.norm():
             self.nonlinear = True
         for name, values in self.values.items():
-            theirs = torch.tensordot(weights, parts(name), dims=1).flatten(1)
+            theirs = (torch.tensordot(of_parts, parts(name), dims=1) + unchanged).flatten(1)
             mine = reached.flatten(1)
             cosine = torch.nn.functional.cosine_similarity(theirs, mine, dim=1)
             rms = (theirs - mine).square().mean(dim=1).sqrt()
@@ -151,10 +160,13 @@ def _compared(family: Family, largest: str, others: Sequence[str]) -> Iterator[_
         compared.calls.append(dict(zip([largest, *others], map(_tensor, outputs), strict=True)))
 
     plain: Callable[..., Any] = scheduler.step
+    # Of what a flow predicts and the latents, the pipeline makes what TrigFlow predicts.
+    mixed = noise_levels.is_trigflow(scheduler)
 
     @functools.wraps(plain)
     def step(*args: Any, **kwargs: Any) -> Any:
-        compared.stepped(largest, kwargs["model_output"] if "model_output" in kwargs else args[0])
+        given = dict(zip(("model_output", "timestep", "sample"), args, strict=False)) | kwargs
+        compared.stepped(largest, given["model_output"], given["sample"] if mixed else None)
         return plain(*args, **kwargs)
 
     stitched.answered, scheduler.step = also, step
@@ -172,7 +184,10 @@ def _tensor(output: Any) -> torch.Tensor:
 
 
 def _prediction(scheduler: Any) -> str:
-    return "flow" if noise_levels.is_flow(scheduler) else scheduler.config.get("prediction_type", "epsilon")
+    if noise_levels.is_flow(scheduler):
+        return "flow"
+    # What TrigFlow predicts is v (Lu & Song, 2024, section 3): cos(t) noise - sin(t) x0.
+    return "v_prediction" if noise_levels.is_trigflow(scheduler) else scheduler.config.get("prediction_type", "epsilon")
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:

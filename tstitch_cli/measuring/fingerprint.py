@@ -81,6 +81,11 @@ def versions() -> dict[str, str]:
     return {"torch": str(torch.__version__), "diffusers": str(diffusers.__version__)}
 
 
+def other_versions(then: Mapping[str, str]) -> list[str]:
+    """Which of `versions` are others than `then`, in words; nothing of those that are not known."""
+    return [f"{name} was {then[name]}, is {now}" for name, now in versions().items() if then.get(name, now) != now]
+
+
 def device_name(device: torch.device) -> str:
     """The processor's own name."""
     if device.type == "cuda":

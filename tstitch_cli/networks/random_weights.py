@@ -26,7 +26,7 @@ from tstitch_cli.zoo.entry import Component, Entry
 
 _BLOCK = 2**20 + 7
 """Values of noise; odd, so that the rows of a large matrix are not repeated."""
-_TOKENIZER = re.compile(r"\w+Tokenizer(Fast)?")
+_TOKENIZER = re.compile(r"\w+(Tokenizer(Fast)?|VLProcessor)")
 _TEXT_PARTS = ("text_encoder", "tokenizer", "scheduler")
 """What the names of parts begin with that a pipeline needs in order to encode prompts, and to be made at all."""
 
@@ -194,6 +194,10 @@ class StandInTokenizer:
         width = most if padding == "max_length" else max(lengths)
         mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
         return transformers.BatchEncoding({"input_ids": mask, "attention_mask": mask})
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
+        """What was said, with no words around it."""
+        return "\n".join(message["content"] for message in messages)
 
     def encode(self, text: str) -> list[int]:
         """One id a token, and one for the end."""

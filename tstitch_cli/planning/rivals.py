@@ -27,12 +27,15 @@ def with_rivals(plan: Plan, base: Found, siblings: Sequence[Found], path: Callab
     whole = replace(plan, total=total(base.coarseness, plan.rows[plan.chosen].loss))
     simple = [_largest(whole, base, siblings, path), _smallest(whole, base, path)]
     simple += _cached(whole, base, siblings, path)
+    # Of several settings the best row of one may be the largest alone: that stands among the rivals already.
+    there = {(rival.setting, rival.allocation) for rival in plan.rivals}
+    others = [rival for rival in simple if rival is not None and (rival.setting, rival.allocation) not in there]
 
     def judged(rival: Rival) -> Rival:
         fits = rival.time_s.within <= plan.budget.plannable_s * (1 + CLOSE)
         return replace(rival, wins=fits and _better(whole, rival))
 
-    return replace(whole, rivals=(*map(judged, filter(None, simple)), *plan.rivals))
+    return replace(whole, rivals=(*map(judged, others), *plan.rivals))
 
 
 def _better(plan: Plan, rival: Rival) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tstitch_cli.errors import UsageError
 from tstitch_cli.savings import accelerations
-from tstitch_cli.schema import Plan, Setting
+from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
+from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
 
 
@@ -17,9 +19,8 @@ def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
 
     None where the setting has an acceleration already, or the zoo does not know one of the denoisers.
     """
-    setting, zoo = plan.setting, Zoo.load().entries
-    entries = [zoo[d.name] for d in plan.denoisers if d.name in zoo and zoo[d.name].source == d.source]
-    if setting.accelerate or len(entries) < len(plan.denoisers):
+    setting = plan.setting
+    if setting.accelerate:
         return ()
     tried = {
         name
@@ -27,15 +28,30 @@ def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
         if (each.steps, each.scheduler) == (setting.steps, setting.scheduler)
         for name in accelerations.names(each)
     }
-    found = []
-    for name, each in accelerations.ACCELERATIONS.items():
-        if each.cache and name not in tried:
-            try:
-                accelerations.check(entries, replace(setting, accelerate=accelerations.parse(name)))
-            except UsageError:
-                continue
-            found.append(name)
-    return tuple(found)
+    left = [name for name, each in accelerations.ACCELERATIONS.items() if each.cache and name not in tried]
+    entries = _entries(plan.denoisers) if left else []
+    return tuple(name for name in left if entries and _works(name, entries, setting))
+
+
+def _entries(denoisers: Sequence[PlannedDenoiser]) -> list[Entry]:
+    """Those of the zoo; none where it does not know them all.
+
+    Most plans are of denoisers that come with tstitch, so the whole zoo, which takes long to read, is read last.
+    """
+    for read in (partial(Zoo.shipped, [each.name for each in denoisers]), Zoo.load):
+        known = read().entries
+        found = [known[each.name] for each in denoisers if each.name in known]
+        if [entry.source for entry in found] == [each.source for each in denoisers]:
+            return found
+    return []
+
+
+def _works(cache: str, entries: Sequence[Entry], setting: Setting) -> bool:
+    try:
+        accelerations.check(entries, replace(setting, accelerate=accelerations.parse(cache)))
+    except UsageError:
+        return False
+    return True
 
 
 def command(plan: Plan, *, steps: Sequence[int] = (), accelerate: Sequence[str] = ()) -> str:

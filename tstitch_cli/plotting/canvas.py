@@ -1,4 +1,4 @@
-"""An empty picture to plot on, and how it becomes a PNG file: the same data give the same bytes."""
+"""An empty picture to plot on, and how it becomes a PNG file or SVG: the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,26 @@ def save(figure: Any, path: Path, *, overwrite: bool) -> None:
     Raises:
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
+    # Without matplotlib's version in the file, equal data give equal bytes.
+    files.write(path, _saved(figure, "png", {"Software": None}), overwrite=overwrite)
+
+
+def svg(figure: Any) -> str:
+    """`figure` as an SVG element, to stand in a page; its text stays text."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tstitch"}):
+        content = _saved(figure, "svg", {"Date": None, "Creator": None}).decode("utf-8")
+    return content[content.index("<svg") :]
+
+
+def _saved(figure: Any, form: str, metadata: dict[str, None]) -> bytes:
     content = BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news for the terminal.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Without matplotlib's version in the file, equal data give equal bytes.
-        figure.savefig(content, format="png", metadata={"Software": None})
-    files.write(path, content.getvalue(), overwrite=overwrite)
+        figure.savefig(content, format=form, metadata=metadata)
+    return content.getvalue()
 
 
 def plain(text: str) -> str:

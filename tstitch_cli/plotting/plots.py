@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from tstitch_cli import files
 from tstitch_cli.plotting import canvas
@@ -23,6 +24,15 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     files.refuse_existing(path, overwrite=overwrite)
+    canvas.save(_figure(plan), path, overwrite=overwrite)
+
+
+def pareto_svg(plan: Plan) -> str:
+    """The same picture as an SVG element, in which the chosen row's marker has the id `chosen`."""
+    return canvas.svg(_figure(plan))
+
+
+def _figure(plan: Plan) -> Any:
     figure = canvas.blank()
     axes = figure.add_subplot()
     scale, unit = _scale(plan)
@@ -53,6 +63,7 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         linewidth=0.8,
         label="chosen",
         zorder=5,
+        gid="chosen",
     )
     x, y = (values[0] for values in points([chosen]))
     # The front rises to the right, so there is room below it; a long name must not run off the right edge.
@@ -69,18 +80,14 @@ def pareto_png(plan: Plan, path: Path, *, overwrite: bool = False) -> None:
         zorder=6,
     )
     axes.set_xlim(left, right)
-    # Better is up, whether more of it is better or less.
-    lower = plan.objective == "least_loss" or (
-        plan.objective in METRICS and not METRICS[plan.objective].higher_is_better
-    )
-    axes.set_ylim(*((top, bottom) if lower else (bottom, top)))
+    axes.set_ylim(bottom, top)
     axes.set_xlabel(f"seconds of one call ({_bound(plan)})")
     sought = "predicted loss" if plan.objective == "least_loss" else plan.objective.replace("_", " ")
     axes.set_ylabel(f"{sought}{unit}")
     axes.set_title(plain(fill(f"{plan.family}: {plan.setting.words}", TITLE_WIDTH)), fontsize=10)
     canvas.tidy(axes)
     axes.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9)
-    canvas.save(figure, path, overwrite=overwrite)
+    return figure
 
 
 def _lower_is_better(plan: Plan) -> bool:
@@ -110,13 +117,17 @@ def _scale(plan: Plan) -> tuple[float, str]:
 
 
 def _limits(plan: Plan, x: list[float], y: list[float]) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top, with room for the label; a far budget does not squeeze the rows together."""
+    """Left, right, bottom and top, with room for the label; a far budget does not squeeze the rows together.
+
+    Better is up, whether more of it is better or less.
+    """
     low, high = min(x), max(x)
     if plan.budget.seconds < 1.3 * high:
         high = max(high, plan.budget.seconds)
     width = (high - low) or high
-    height = (max(y) - min(y)) or max(y) or 1.0
-    return low - 0.05 * width, high + 0.15 * width, min(y) - 0.2 * height, max(y) + 0.06 * height
+    worst, best = (max(y), min(y)) if _lower_is_better(plan) else (min(y), max(y))
+    height = (best - worst) or max(y) or 1.0
+    return low - 0.05 * width, high + 0.15 * width, worst - 0.2 * height, best + 0.06 * height
 
 
 def _bound(plan: Plan) -> str:

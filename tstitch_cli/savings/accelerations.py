@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.schedulers import DISTILLED
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.entry import Entry
 
@@ -51,8 +52,10 @@ class Acceleration:
 
 _UNET, _DIT = "UNet2DConditionModel", "DiTTransformer2DModel"
 _FLUX, _WAN = "FluxTransformer2DModel", "WanTransformer3DModel"
+_FLUX2 = "Flux2Transformer2DModel"
 _PIXART, _COGVIDEOX = "PixArtTransformer2DModel", "CogVideoXTransformer3DModel"
 _SANA, _SD3 = "SanaTransformer2DModel", "SD3Transformer2DModel"
+_KANDINSKY = "Kandinsky5Transformer3DModel"
 ACCELERATIONS: dict[str, Acceleration] = {
     # Ma et al., 2024: every interval-th evaluation is a full one, the others run the outermost `branch` blocks only.
     "deepcache": Acceleration(
@@ -77,7 +80,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
     # Liu et al., 2025: the blocks' outputs are extrapolated, `order` terms of the series, between full evaluations;
     # the first `warm` are all full.
     "taylorseer": Acceleration(
-        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA),
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA, _KANDINSKY, _FLUX2),
         {
             "interval": Parameter(3, 2, 100, whole=True),
             "warm": Parameter(3, 1, 100, whole=True),
@@ -88,7 +91,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
     # Zhao et al., 2024: every interval-th evaluation computes attention, the others are given its output of before;
     # the first `warm` all compute it.
     "pab": Acceleration(
-        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA, _SD3),
+        (_DIT, _FLUX, _WAN, _PIXART, _COGVIDEOX, _SANA, _SD3, _KANDINSKY, _FLUX2),
         {"interval": Parameter(2, 2, 100, whole=True), "warm": Parameter(3, 1, 100, whole=True)},
         cache=True,
         compiles=False,
@@ -213,8 +216,8 @@ def unsupported(name: str, denoiser: str, model: str) -> UsageError:
 def _check_trajectory(name: str, entries: Sequence[Entry], setting: Setting) -> None:
     """Step-distilled models leave a cache nothing to reuse."""
     distilled = [e.name for e in entries if e.conditioning.guidance_embedding and e.component == "unet"]
-    if setting.scheduler == "lcm" or distilled:
-        who = distilled[0] if distilled else "the scheduler lcm"
+    if setting.scheduler in DISTILLED or distilled:
+        who = distilled[0] if distilled else f"the scheduler {setting.scheduler}"
         raise UsageError(
             f"--accelerate {name} does not work on step-distilled models ({who}): every step differs too much",
             hint=_HINT,

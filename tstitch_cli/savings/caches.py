@@ -19,7 +19,7 @@ from tstitch_cli.stitching import StitchedDenoiser
 Reset = Callable[[], None]
 TOME_SEED = 0
 """Of the choice of tokens to merge into, so that a picture is the same whenever it is drawn."""
-_BLOCKS = ("transformer_blocks", "single_transformer_blocks", "blocks")
+_BLOCKS = ("transformer_blocks", "single_transformer_blocks", "visual_transformer_blocks", "blocks")
 
 
 def accelerate(stitched: StitchedDenoiser, denoisers: Mapping[str, nn.Module], setting: Setting) -> None:
@@ -149,7 +149,7 @@ def _pab(transformer: Any, given: Mapping[str, float], stitched: StitchedDenoise
         # diffusers keeps one output an attention; with calls of their own for prompt and guidance, the one would be
         # given the other's.
         nonlocal place
-        states = kept.setdefault(stitched.context, [State() for _ in hooks])
+        states = kept.setdefault(stitched.part, [State() for _ in hooks])
         place = states[0].iteration
         for hook, state in zip(hooks, states, strict=True):
             hook.state = state
@@ -164,7 +164,7 @@ def _pab(transformer: Any, given: Mapping[str, float], stitched: StitchedDenoise
 
 
 def _hooked(transformer: Any, stitched: StitchedDenoiser) -> Reset:
-    """Runs a denoiser in the cache context that the pipeline named, whether or not its class knows of contexts."""
+    """Runs a denoiser in a cache context for each part of guidance, whether or not its class knows of contexts."""
     from diffusers import CacheMixin
     from diffusers.hooks import HookRegistry
 
@@ -172,7 +172,7 @@ def _hooked(transformer: Any, stitched: StitchedDenoiser) -> Reset:
 
     @functools.wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with CacheMixin.cache_context(transformer, stitched.context):
+        with CacheMixin.cache_context(transformer, stitched.part):
             return plain(*args, **kwargs)
 
     transformer.forward = forward

@@ -62,7 +62,7 @@ class Turns:
     """Which parts are on the device now."""
 
     def __init__(self, mover: Mover) -> None:
-        self._mover = mover
+        self._mover, self.device = mover, mover.device
         self._here: list[nn.Module] = []
 
     def enter(self, part: nn.Module, beside: Sequence[nn.Module] = ()) -> None:
@@ -97,7 +97,7 @@ class _Elsewhere(ModelHook):
         self.execution_device = device
 
 
-def install(pipeline: Any, stitched: StitchedDenoiser, denoisers: Mapping[str, nn.Module], mover: Mover) -> None:
+def install(pipeline: Any, stitched: StitchedDenoiser, denoisers: Mapping[str, nn.Module], mover: Mover) -> Turns:
     """Gives every part of `pipeline` and every one of `denoisers` its turn on the device of `mover`.
 
     A part that the pipeline's own order of turns (model_cpu_offload_seq) leaves out runs between the denoisers'
@@ -112,6 +112,14 @@ def install(pipeline: Any, stitched: StitchedDenoiser, denoisers: Mapping[str, n
         add_hook_to_module(part, _Turn(turns, mover.device, () if name in order else together))
     add_hook_to_module(stitched, _Elsewhere(mover.device))
     stitched.entering.append(lambda name: turns.enter(denoisers[name], beside))
+    return turns
+
+
+def join(turns: Turns, other: Any) -> None:
+    """Gives every part of another pipeline, such as the text encoders of a denoiser of its own, its turn as well."""
+    for part in other.components.values():
+        if isinstance(part, nn.Module):
+            add_hook_to_module(part, _Turn(turns, turns.device, ()))
 
 
 def _tensors(part: nn.Module) -> Iterator[torch.Tensor]:

@@ -29,12 +29,6 @@ def check(setting: Setting, vram_bytes: int | None = None) -> None:
         )
     if kind != "cuda" and vram_bytes is not None:
         raise UsageError(f"--vram cannot be held: torch does not count the memory of {kind}", hint="give --offload")
-    if setting.offload and setting.embeddings is not None:
-        raise UsageError(
-            "with --embeddings own, parts cannot take turns on the device (--offload): "
-            "the other text encoders would stay there",
-            hint="leave --embeddings out, or keep all parts resident: no --offload, and enough --vram for all of them",
-        )
 
 
 def before_loading(entries: Sequence[Entry], setting: Setting, limit_bytes: int) -> Setting:

@@ -14,9 +14,10 @@ from tstitch_cli.quality import features, references
 from tstitch_cli.quality.features import Extractor
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.sample import entries_of
-from tstitch_cli.schema import Measured, Plan
+from tstitch_cli.schema import Plan
 from tstitch_cli.training.datasets import find
 from tstitch_cli.zoo.entry import largest
+from tstitch_cli.zoo.finetuned import Comparison
 from tstitch_cli.zoo.registry import Zoo
 
 SEED = 7
@@ -34,8 +35,8 @@ def compare(
     pictures: int,
     work: Path,
     progress: Callable[[str, float], None],
-) -> tuple[dict[str, Measured], dict[str, Measured]]:
-    """The metrics by name of `allocation` with the denoiser `old`, and with `new` of the zoo in its place.
+) -> Comparison:
+    """The metrics of `allocation` with the denoiser `old`, and with `new` of the zoo in its place.
 
     Both draw the same pictures, and what comes before the denoiser's first step is drawn once. Prompts are the classes
     in turn, or the captions in `data`. They are compared with the pictures that the bundled family is compared with,
@@ -63,7 +64,7 @@ def compare(
         counts=plan.evaluations_per_step(),
         progress=progress,
     )
-    return found.measured[BEFORE], found.measured[AFTER]
+    return Comparison(found.measured[BEFORE], found.measured[AFTER], found.evaluation)
 
 
 def _extractor(latent_space: str, device: str) -> Extractor:

@@ -111,7 +111,7 @@ class Student:
         """
         by_name = {entry.name: entry for entry in entries}
         self.entry, host = by_name[name], largest(entries, setting.host)
-        if self.entry.defaults.scheduler == "lcm":
+        if self.entry.defaults.scheduler in schedulers.DISTILLED:
             raise UsageError(
                 f"{name} was distilled to draw in a few steps, which training on noised pictures would undo",
                 hint="finetune the denoiser that it was distilled from, or another one of the plan",

@@ -76,16 +76,11 @@ class CaptionTable:
     """Token numbers of every wording of every scene, and of the empty caption."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._scenes: dict[Scene, int] = {}
-        tokens: list[torch.Tensor] = []
-        first: list[int] = []
-        for scene in scenes():
-            self._scenes[scene] = len(first)
-            first.append(sum(map(len, tokens)))
-            tokens.append(self._numbers(tokenizer, list(wordings(scene))))
-        self.tokens = torch.cat(tokens)
-        self.first = torch.tensor(first)
-        self.count = torch.tensor([len(each) for each in tokens])
+        self._scenes = {scene: number for number, scene in enumerate(scenes())}
+        captions = [wordings(scene) for scene in self._scenes]
+        self.tokens = self._numbers(tokenizer, [text for own in captions for text in own])
+        self.count = torch.tensor([len(own) for own in captions])
+        self.first = self.count.cumsum(0) - self.count
         self.empty = self._numbers(tokenizer, [""])[0]
 
     def number_of(self, scene: Scene) -> int:

@@ -70,7 +70,7 @@ SCHEDULES = {
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
     "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),
     "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
-    "tiny-sd-outline": Schedule(batches=2500, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
+    "tiny-sd-outline": Schedule(batches=2000, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
 }
 
 

@@ -20,6 +20,8 @@ _MODELS = {
         "AutoencoderDC",
         "AutoencoderKL",
         "AutoencoderKLCogVideoX",
+        "AutoencoderKLFlux2",
+        "AutoencoderKLHunyuanVideo",
         "AutoencoderKLWan",
         "VQModel",
     },
@@ -29,6 +31,8 @@ _MODELS = {
         "CLIPVisionModelWithProjection",
         "Gemma2ForCausalLM",
         "Gemma2Model",
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen3ForCausalLM",
         "SiglipVisionModel",
         "T5EncoderModel",
         "UMT5EncoderModel",
@@ -38,7 +42,7 @@ _MODELS = {
 _WITHOUT_WEIGHTS = {
     "diffusers": re.compile(r"[A-Z]\w*Scheduler", re.ASCII),
     "transformers": re.compile(
-        r"(?:CLIP|Gemma|T5|PreTrained)Tokenizer(?:Fast)?|TokenizersBackend"
+        r"(?:CLIP|Gemma|Qwen2|T5|PreTrained)Tokenizer(?:Fast)?|TokenizersBackend|Qwen2(?:VL|_5_VL)Processor"
         r"|(?:CLIP|Siglip)ImageProcessor(?:Fast|Pil)?|CLIPFeatureExtractor",
         re.ASCII,
     ),
@@ -56,6 +60,11 @@ class Part:
     model: str
     """The class's name."""
     has_weights: bool
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether it is a tokenizer that could read pictures and videos as well, for which nobody here asks it."""
+        return self.model.endswith("VLProcessor")
 
     def encodes_text(self, name: str) -> bool:
         """Whether the part, called `name` in its pipeline, is a text encoder."""

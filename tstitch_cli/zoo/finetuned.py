@@ -16,10 +16,21 @@ from pathlib import Path
 
 from tstitch_cli.allocation import Allocation
 from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.schema import Evaluation, Measured
 from tstitch_cli.zoo.entry import Entry
 
 RECORD, SCHEMA = "finetune.yaml", "tstitch/finetune/1"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What finetuning did to the pictures of the plan's row: metrics by name, the same noise for both."""
+
+    before: dict[str, Measured]
+    after: dict[str, Measured]
+    evaluation: Evaluation
+    """What they hold for."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Record:
     last_loss: float
     seconds: float
     versions: dict[str, str] = field(default_factory=dict)
+    compared: Comparison | None = None
+    """None where the pictures were not measured."""
 
 
 def folder() -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.fetching import hub
 from tstitch_cli.formats import strict_json
-from tstitch_cli.schedulers import FLOW_SCHEDULERS, SCHEDULERS, SHIFTING_SCHEDULERS
+from tstitch_cli.schedulers import SCHEDULERS, SHIFTING_SCHEDULERS, for_flow
 from tstitch_cli.zoo import allowed
 from tstitch_cli.zoo.allowed import OWN_DENOISERS
 from tstitch_cli.zoo.entry import Conditioning, Defaults, Entry, LatentSpace, Noise, Prediction
@@ -35,6 +35,8 @@ class _Kind:
     """The component's config key of the cross-attention width; None for class-conditional denoisers."""
     defaults: Defaults
     """`size` holds where the component's config has no sample_size."""
+    channels: str = "in_channels"
+    """The component's config key of the channels of its latents."""
 
 
 _UNET = ("UNet2DConditionModel",)
@@ -42,6 +44,7 @@ _PIXART = ("PixArtTransformer2DModel", "Transformer2DModel")
 _DIT = ("DiTTransformer2DModel", "Transformer2DModel", "OriginalDiT", "UViTModel")
 _SD3, _FLUX, _SANA = ("SD3Transformer2DModel",), ("FluxTransformer2DModel",), ("SanaTransformer2DModel",)
 _COGVIDEOX, _WAN = ("CogVideoXTransformer3DModel",), ("WanTransformer3DModel",)
+_FLUX2, _KANDINSKY = ("Flux2Transformer2DModel",), ("Kandinsky5Transformer3DModel",)
 _PIXART_DEFAULTS = Defaults(20, "dpm++", 4.5, 1024, 1, "float16")
 _KINDS = {
     "StableDiffusionPipeline": _Kind(
@@ -63,11 +66,18 @@ _KINDS = {
     "FluxPipeline": _Kind(
         "transformer", _FLUX, "joint_attention_dim", Defaults(28, "flow-euler", 3.5, 1024, 1, "bfloat16")
     ),
+    "Flux2KleinPipeline": _Kind(
+        "transformer", _FLUX2, "joint_attention_dim", Defaults(50, "flow-euler", 4.0, 1024, 1, "bfloat16")
+    ),
     "SanaPipeline": _Kind(
         "transformer", _SANA, "caption_channels", Defaults(20, "flow-dpm++", 4.5, 1024, 1, "bfloat16")
     ),
+    "SanaSprintPipeline": _Kind("transformer", _SANA, "caption_channels", Defaults(2, "scm", 4.5, 1024, 1, "bfloat16")),
     "CogVideoXPipeline": _Kind(
         "transformer", _COGVIDEOX, "text_embed_dim", Defaults(50, "cogvideox-ddim", 6.0, 480, 1, "bfloat16")
+    ),
+    "Kandinsky5T2VPipeline": _Kind(
+        "transformer", _KANDINSKY, "in_text_dim", Defaults(50, "flow-euler", 5.0, 512, 1, "bfloat16"), "in_visual_dim"
     ),
     "WanPipeline": _Kind("transformer", _WAN, "text_dim", Defaults(50, "flow-unipc", 5.0, 480, 1, "bfloat16")),
 }
@@ -75,7 +85,15 @@ PIPELINES = tuple(_KINDS)
 """The pipeline classes whose denoisers can be stitched; no other class is ever made."""
 DENOISERS = frozenset({*OWN_DENOISERS, *(name for kind in _KINDS.values() for name in kind.classes)})
 """The classes of their denoisers; no other class is ever made of a denoiser's config."""
-_AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderDC", "AutoencoderKLWan", "VQModel")
+_AUTOENCODERS = (
+    "AutoencoderKL",
+    "AutoencoderKLCogVideoX",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLHunyuanVideo",
+    "AutoencoderDC",
+    "AutoencoderKLWan",
+    "VQModel",
+)
 _SERVED_BY = {"DiTPipeline": "ClassConditionalPipeline"}
 """Pipelines that tstitch's own stands in for, so that all class-conditional denoisers can be stitched in one."""
 _PREDICTIONS: dict[str, Prediction] = {
@@ -206,11 +224,10 @@ def _derive(name: str, source: str, revision: str | None, fetch: Fetch) -> Entry
     for config in (component, autoencoder, scheduler):
         allowed.refuse_code(config.values, config.name)
     space = _latent_space(autoencoder)
-    packed = 4 if pipeline == "FluxPipeline" else 1  # Flux sees 2 x 2 latent pixels as one
-    if component.count("in_channels") != space.channels * packed:
+    packed = 4 if pipeline.startswith("Flux") else 1  # which sees 2 x 2 latent pixels as one
+    if (taken := component.count(kind.channels)) != space.channels * packed:
         raise UsageError(
-            f"{name}: the denoiser takes {component.count('in_channels')} channels, the autoencoder makes "
-            f"{space.channels}",
+            f"{name}: the denoiser takes {taken} channels, the autoencoder makes {space.channels}",
             hint="inpainting and image-conditioned denoisers cannot be stitched",
         )
     noise = _noise(scheduler, component, space.channels)
@@ -292,7 +309,8 @@ def _noise(scheduler: _Config, component: _Config, channels: int) -> Noise:
     """What the scheduler's config says of the training; what it leaves out is diffusers' own default."""
     steps = scheduler.count("num_train_timesteps", 1000)
     spoken = scheduler.text("prediction_type", "epsilon")
-    if scheduler.text("_class_name").startswith("FlowMatch") or spoken == "flow_prediction":
+    # What is shown in TrigFlow's angles was trained by flow matching all the same.
+    if scheduler.text("_class_name").startswith("FlowMatch") or spoken in ("flow_prediction", "trigflow"):
         return Noise("flow", train_steps=steps)
     schedule = scheduler.text("beta_schedule", "linear")
     if scheduler.values.get("trained_betas") is not None or schedule not in _BETAS:
@@ -333,7 +351,7 @@ def _conditioning(kind: _Kind, component: _Config, index: _Config) -> Conditioni
 
 def _defaults(kind: _Kind, component: _Config, scheduler: _Config, space: LatentSpace, *, flow: bool) -> Defaults:
     usual, class_name = kind.defaults, scheduler.text("_class_name")
-    fitting = {of: name for name, (of, _) in reversed(SCHEDULERS.items()) if (name in FLOW_SCHEDULERS) == flow}
+    fitting = {of: name for name, (of, _) in reversed(SCHEDULERS.items()) if for_flow(name) == flow}
     known = fitting.get(class_name, usual.scheduler)
     latent_size = component.values.get("sample_size")
     size = component.count("sample_size") * space.downscale if isinstance(latent_size, int) else usual.size

@@ -9,7 +9,7 @@ from tstitch_cli.savings import accelerations, residency
 from tstitch_cli.schedulers import FLOW_SCHEDULERS, SHIFTING_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace
-from tstitch_cli.zoo.tasks import check_task
+from tstitch_cli.zoo.tasks import BY_TWO, check_task
 
 _HINT = "`tstitch zoo` shows which denoisers belong to one family"
 
@@ -19,7 +19,7 @@ _INTERCHANGEABLE = (
     frozenset({"DiTPipeline", "ClassConditionalPipeline"}),
 )
 """Pipelines of one kind of conditioning, any of which runs the denoisers of the others."""
-_OWN_EMBEDDINGS = ("StableDiffusion", "LatentConsistencyModel")
+_OWN_EMBEDDINGS = ("StableDiffusion", "LatentConsistencyModel", "Flux2Klein")
 """What the names of pipelines begin with whose denoisers can each have their own text embeddings."""
 
 
@@ -49,7 +49,7 @@ def check(entries: Sequence[Entry], embeddings: str | None = None) -> None:
             if entry.conditioning.kind != "text" or not entry.pipeline.startswith(_OWN_EMBEDDINGS):
                 raise UsageError(
                     f"{entry.name} cannot be given text embeddings of its own in {entry.pipeline}",
-                    hint="leave --embeddings out; Stable Diffusion's pipelines can",
+                    hint="leave --embeddings out; Stable Diffusion and FLUX.2 can",
                 )
 
 
@@ -82,10 +82,13 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
             hint="leave --size out",
         )
     check_task(host, setting)
-    if setting.size % host.latent_space.downscale:
+    token = host.latent_space.downscale * (2 if host.pipeline in BY_TWO else 1)
+    if setting.size % token:
+        what = "two latent pixels, which are one to its denoiser" if host.pipeline in BY_TWO else "a latent pixel"
+        below = max(setting.size // token, 1) * token
         raise UsageError(
-            f"{setting.size} px is not a multiple of {host.latent_space.downscale}, the size of a latent pixel",
-            hint="choose another --size",
+            f"{setting.size} px is not a multiple of {token}, the size of {what}",
+            hint=f"give --size {below} or --size {below + token}",
         )
     residency.check(setting)
     accelerations.check(entries, setting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.schedulers import TRIGFLOW_SCHEDULERS
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.entry import Entry
 
@@ -13,12 +14,33 @@ FROM_PICTURES = (
     "FluxPipeline",
 )
 """Pipelines of which diffusers has an image-to-image and an inpainting form."""
-VIDEO = {"CogVideoXPipeline": (49, 8), "WanPipeline": (81, 4)}
+VIDEO = {"CogVideoXPipeline": (49, 8), "Kandinsky5T2VPipeline": (121, 4), "WanPipeline": (81, 4)}
 """Pipeline -> frames unless told otherwise, and of how many there may be a multiple, besides the first."""
 _NOISED = ("flow-euler", "flow-heun")
 """The flow schedulers that can noise a picture."""
-_FLUX = ("flow-euler", "flow-unipc")
-"""Those that take the noise levels that FluxPipeline gives them."""
+BY_TWO = (
+    "CogVideoXPipeline",
+    "Flux2KleinPipeline",
+    "FluxPipeline",
+    "Kandinsky5T2VPipeline",
+    "StableDiffusion3Pipeline",
+    "WanPipeline",
+)
+"""Pipelines whose denoisers see 2 x 2 latent pixels as one, so that pictures are of an even number of them a side."""
+WITHOUT_NEGATIVE = (
+    "Flux2KleinPipeline",
+    "FluxPipeline",
+    "LatentConsistencyModelPipeline",
+    "SanaSprintPipeline",
+)
+"""Pipelines that are given no negative prompt."""
+_TAKES = {
+    "FluxPipeline": (("flow-euler", "flow-unipc"), "sets its noise levels itself"),
+    "Flux2KleinPipeline": (("flow-euler", "flow-unipc"), "sets its noise levels itself"),
+    "Kandinsky5T2VPipeline": (("flow-euler", "flow-dpm++"), "overwrites the latents that this sampler goes back to"),
+    "SanaSprintPipeline": (TRIGFLOW_SCHEDULERS, "counts in the angles of TrigFlow"),
+}
+"""Pipelines that do not take every scheduler for their noise: those they take, and why not the others."""
 
 
 def frames(host: Entry, asked: int | None) -> int | None:
@@ -39,11 +61,7 @@ def check_task(host: Entry, setting: Setting) -> None:
         raise UsageError(
             "inpainting needs a strength", hint="give --strength 1 to draw what is masked from noise alone"
         )
-    if host.pipeline == "FluxPipeline" and setting.scheduler not in (_FLUX if setting.strength is None else _FLUX[:1]):
-        raise UsageError(
-            f"{setting.scheduler} cannot run {host.name}, whose pipeline sets its noise levels itself",
-            hint=f"give --scheduler {_FLUX[0]}",
-        )
+    _check_scheduler(host, setting)
     video = VIDEO.get(host.pipeline)
     if video is None and setting.frames is not None:
         raise UsageError(f"{host.name} draws stills, it has no frames", hint="leave --frames out")
@@ -52,6 +70,23 @@ def check_task(host: Entry, setting: Setting) -> None:
         raise UsageError(
             f"{host.name} cannot draw {setting.frames} frames: it takes a multiple of {video[1]} and one more",
             hint=f"give --frames {below} or --frames {below + video[1]}",
+        )
+
+
+def _check_scheduler(host: Entry, setting: Setting) -> None:
+    if host.pipeline in _TAKES:
+        taken, why = _TAKES[host.pipeline]
+        if setting.strength is not None:
+            taken = tuple(name for name in taken if name in _NOISED)
+        if setting.scheduler not in taken:
+            raise UsageError(
+                f"{setting.scheduler} cannot run {host.name}, whose pipeline {why}",
+                hint=f"give --scheduler {taken[0]}",
+            )
+    elif setting.scheduler in TRIGFLOW_SCHEDULERS:
+        raise UsageError(
+            f"{setting.scheduler} cannot run {host.name}, whose pipeline knows no TrigFlow",
+            hint=f"give --scheduler {host.defaults.scheduler}",
         )
 
 

@@ -1,0 +1,1 @@
+"""The page that `tstitch ui` shows in a browser: what it offers, what it does, and how it looks."""
