@@ -17,6 +17,7 @@ from tstitch_cli.denoisers import Family
 from tstitch_cli.evaluate import Evaluated, evaluate
 from tstitch_cli.measuring import agreement
 from tstitch_cli.quality import references
+from tstitch_cli.quality.drawing import Progress, Scorer
 from tstitch_cli.quality.features import Extractor
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.quality.statistics import Described
@@ -40,21 +41,53 @@ class Study:
     """Smallest first."""
     allocations: tuple[Allocation, ...]
     pictures: int
-    """Of every row: picture i is of class i % 10."""
+    """Of every row."""
+    prompts: tuple[str, ...] = ()
+    """Drawn in turn; of a family that is drawn by class, its ten classes unless given."""
 
 
 class Studio:
     """Draws and measures studies; what was drawn is kept under `work`."""
 
-    def __init__(self, load: Load, extractor: Extractor, reference: Reference, work: Path, at_once: int) -> None:
+    def __init__(
+        self,
+        load: Load,
+        extractor: Extractor,
+        reference: Reference,
+        work: Path,
+        at_once: int,
+        scorer: Scorer | None = None,
+    ) -> None:
         self.load, self.extractor, self.reference = load, extractor, reference
-        self.work, self.at_once = work, at_once
+        self.work, self.at_once, self.scorer = work, at_once, scorer
         self.stopwatch = Stopwatch(work / "seconds.json")
 
     def evaluated(self, study: Study, metrics: Sequence[str] = ("fid",)) -> Evaluated:
-        """`study` measured, its rows named by their words."""
+        """`study` measured, its rows named by their words; the CLIP score too where there is a scorer."""
         began = time.perf_counter()
         family = self.load(study.denoisers, study.setting)
+        found = evaluate(
+            family,
+            {words(allocation): allocation for allocation in study.allocations},
+            study.prompts or family.example_prompts(CLASSES),
+            seed=SEED,
+            count=study.pictures,
+            extractor=self.extractor,
+            reference=self.reference,
+            work=self.work / "records",
+            batch_size=self.at_once,
+            counts=evaluations_of(family),
+            scorer=self.scorer,
+            metrics=(*metrics, "clip") if self.scorer is not None else metrics,
+            progress=self.telling(study.name),
+        )
+        spent = time.perf_counter() - began
+        talk.print(f"{study.name}: done in {spent:.0f} s, {found.drawn} pictures drawn", markup=False)
+        return found
+
+    def telling(self, name: str) -> Progress:
+        """Prints now and then how far the drawing of `name` is."""
+        began = time.perf_counter()
         told = 0.0
 
         def progress(doing: str, share: float) -> None:
@@ -63,24 +96,9 @@ class Studio:
             if now - told > TELL_S:
                 told = now
                 self.stopwatch.lap()
-                talk.print(f"{study.name}: {share:.0%}, {now - began:.0f} s, {doing}", markup=False)
+                talk.print(f"{name}: {share:.0%}, {now - began:.0f} s, {doing}", markup=False)
 
-        found = evaluate(
-            family,
-            {words(allocation): allocation for allocation in study.allocations},
-            family.example_prompts(CLASSES),
-            seed=SEED,
-            count=study.pictures,
-            extractor=self.extractor,
-            reference=self.reference,
-            work=self.work / "records",
-            batch_size=self.at_once,
-            metrics=metrics,
-            progress=progress,
-        )
-        spent = time.perf_counter() - began
-        talk.print(f"{study.name}: done in {spent:.0f} s, {found.drawn} pictures drawn", markup=False)
-        return found
+        return progress
 
     def described(self, study: Study) -> dict[Allocation, Described]:
         """What every row's pictures are like."""
@@ -91,6 +109,13 @@ class Studio:
 CLASSES = 10
 TELL_S = 15.0
 """Seconds between two lines of progress."""
+
+
+def evaluations_of(family: Family) -> tuple[int, ...]:
+    """Evaluations of each step of the family's setting."""
+    scheduler = family.pipeline.scheduler
+    scheduler.set_timesteps(family.setting.steps)
+    return evaluations.per_step(scheduler, family.setting.taken, len(scheduler.timesteps))
 
 
 def agreement_of_classes(family: Family, classes: Sequence[int], pictures: int) -> Agreement | None:

@@ -53,7 +53,7 @@ class Verdict:
     agrees: bool | None
     words: str
     about: str = ""
-    """What it is counted under: FREE_START, or nothing."""
+    """The claim that it is counted under, such as FREE_START, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,37 @@ PAPER_PAIR = (
 )
 
 
-def free_start(name: str, distances: Mapping[float, Floats]) -> Verdict:
-    """Whether the first 40 % of the steps cost nothing: `distances` by share of the steps, each (1 + G,).
+def free_start(
+    name: str, distances: Mapping[float, Floats], up_to: float = paper.FREE, about: str = FREE_START
+) -> Verdict:
+    """Whether the first steps, a share `up_to` of them, cost nothing: `distances` by share of the steps, each (1 + G,).
 
-    Agreed is that no share up to 40 % is above FREE times the distance at 0; denied, that one surely is.
+    Agreed is that no share up to there is above FREE times the distance at 0; denied, that one surely is.
     """
-    shares = [share for share in sorted(distances) if 0 < share <= paper.FREE + 1e-9]
+    shares = [share for share in sorted(distances) if 0 < share <= up_to + 1e-9]
     ratios = {f: compared(np.divide, distances[f], distances[0.0]) for f in shares}
     if not ratios:
-        return Verdict(None, f"{name}: no share of the steps up to {paper.FREE:.0%} was drawn.", FREE_START)
+        return Verdict(None, f"{name}: no share of the steps up to {up_to:.0%} was drawn.", about)
     worst = max(ratios, key=lambda f: ratios[f].value)
     found = ratios[worst]
     agrees = True if found.value <= FREE else False if found.low > FREE else None
     free = max((f for f in sorted(distances) if _free_up_to(distances, f)), default=0.0)
     return Verdict(
         agrees,
-        f"{name}: up to {paper.FREE:.0%} of the steps the distance is at most {found.value:.2f} times the large "
+        f"{name}: up to {up_to:.0%} of the steps the distance is at most {found.value:.2f} times the large "
         f"model's ({worst:.0%} of the steps; 95 % interval {found.low:.2f} to {found.high:.2f}); "
         f"within {FREE - 1:.0%} of it up to {free:.0%} of the steps.",
-        FREE_START,
+        about,
     )
 
 
 def _free_up_to(distances: Mapping[float, Floats], share: float) -> bool:
     return all(values[0] <= FREE * distances[0.0][0] for f, values in distances.items() if f <= share)
+
+
+def surely(holds: bool, fails: bool) -> bool | None:
+    """True or False where intervals leave no doubt, else None."""
+    return True if holds else False if fails else None
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.common import markdown
-from tests.benchmarks.report.figure import FREE, FREE_START, Figure, Line, Verdict, tally
+from tests.benchmarks.report.figure import Figure, Line, Verdict, tally
 
 SIGNS = {True: "yes", False: "no", None: "undecided"}
-INTRODUCTION = """# The paper in miniature
-
-Every figure of T-Stitch (arXiv 2402.14167) that can be drawn with the bundled family, and whether tstitch chooses
-rightly with it. The family are three class-conditional diffusion transformers of Fashion-MNIST, so numbers cannot be
-the paper's; what can be compared is their course. This page is made by the command at its end: the numbers, the
-pictures, and what is said to hold and what not, by rules that stand in `tests/benchmarks/report`.
-
-The Fréchet distance is that of `tstitch evaluate`: from the test pictures of Fashion-MNIST, in the features of the
-family's classifier; lower is better. Intervals are 95 % (jackknife over ten subsets). Rows of one figure draw the same
-pictures from the same noise, so ratios of rows are surer than each of them. "Costs nothing" is a distance of at most
-{free:.2f} times the large model's; the paper calls 9.03 free where the large model has 9.20, and 10.06 not."""
 
 
-def page(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
-    """The whole page; `facts` are the machine's and the run's, see `__main__`."""
+@dataclass(frozen=True)
+class About:
+    """What a report says of itself."""
+
+    introduction: str
+    """The heading of the page, and what all of it shows."""
+    seeds: str
+    """What was drawn from which seed; `{seed}` is that of the pictures."""
+
+
+def page(figures: Sequence[Figure], facts: dict[str, Any], about: About) -> str:
+    """The whole page; `facts` are the machine's and the run's, see `building`."""
     verdicts = [verdict for figure in figures for verdict in figure.verdicts]
     overview = markdown(
         ("", "holds", "does not", "undecided"),
         [(f"[{figure.heading}](#{anchor(figure.heading)})", *map(str, _counts(figure.verdicts))) for figure in figures],
     )
-    claim = [verdict for verdict in verdicts if verdict.about == FREE_START]
-    looked_for = f"The paper's claim to look for, that {FREE_START}: in {len(claim)} lines, {tally(claim)}."
+    counted = [f"Of {len(verdicts)} statements, {tally(verdicts)}."]
+    for claim in dict.fromkeys(verdict.about for verdict in verdicts if verdict.about):
+        held = [verdict for verdict in verdicts if verdict.about == claim]
+        counted.append(f"The paper's claim to look for, that {claim}: in {len(held)} lines, {tally(held)}.")
     sections = [_section(figure) for figure in figures]
-    parts = [
-        INTRODUCTION.format(free=FREE),
-        f"Of {len(verdicts)} statements, {tally(verdicts)}. {looked_for}",
-        overview,
-    ]
-    return "\n\n".join([*parts, *sections, _made(facts)]) + "\n"
+    parts = [about.introduction, " ".join(counted), overview]
+    return "\n\n".join([*parts, *sections, _made(facts, about)]) + "\n"
 
 
 def anchor(heading: str) -> str:
@@ -77,7 +75,7 @@ def _counts(verdicts: Sequence[Verdict]) -> list[int]:
     return [sum(verdict.agrees is each for verdict in verdicts) for each in (True, False, None)]
 
 
-def _made(facts: dict[str, Any]) -> str:
+def _made(facts: dict[str, Any], about: About) -> str:
     machine, spent = facts["machine"]["fingerprint"], facts["seconds"]
     times = markdown(
         ("part", "seconds of processor time"), [(name, f"{seconds:.0f}") for name, seconds in spent.items() if name]
@@ -92,8 +90,8 @@ builds all of it again; here that took {minutes:.0f} minutes of processor time, 
 goes on where it was; `--quick` takes fewer pictures and steps. Fashion-MNIST is needed: Debian's package
 `dataset-fashion-mnist`, or `--data FOLDER`. `report.json` holds all numbers.
 
-Made on {machine["device"]}, torch {machine["torch"]}, diffusers {machine["diffusers"]}; {facts["setting"]}. Pictures
-are of seed {facts["seed"]}; profiles and predictions of seed 0.
+Made on {machine["device"]}, torch {machine["torch"]}, diffusers {machine["diffusers"]}; {facts["setting"]}.
+{about.seeds.format(seed=facts["seed"])}
 
 <details><summary>time spent</summary>
 

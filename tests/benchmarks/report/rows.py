@@ -13,7 +13,17 @@ from tests.benchmarks.common import BASE, LARGE, SMALL, words
 from tests.benchmarks.report import paper, ways
 from tests.benchmarks.report.bench import Bench
 from tests.benchmarks.report.engine import CLASSES, Study, agreement_of_classes, reference_of
-from tests.benchmarks.report.figure import FREE, PAPER_PAIR, Figure, Line, Point, Verdict, free_start, paper_pair
+from tests.benchmarks.report.figure import (
+    FREE,
+    PAPER_PAIR,
+    Figure,
+    Line,
+    Point,
+    Verdict,
+    free_start,
+    paper_pair,
+    surely,
+)
 from tests.benchmarks.report.measures import (
     Floats,
     compared,
@@ -255,11 +265,6 @@ class Rows:
                 sizes([self.distances[alone[name]] for name in ALL]),
             ),
         )
-
-
-def surely(holds: bool, fails: bool) -> bool | None:
-    """True or False where intervals leave no doubt, else None."""
-    return True if holds else False if fails else None
 
 
 def close(how: str, ratios: Sequence[Measured]) -> Verdict:
