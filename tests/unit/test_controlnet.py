@@ -321,6 +321,8 @@ def test_known_controlnets_fit_the_denoisers_that_they_were_trained_on_and_small
     with pytest.raises(UsageError, match="no ControlNet 'cany'") as refused:
         controls.resolve(known, "cany", sd)
     assert "did you mean canny" in (refused.value.hint or "")
+    with pytest.raises(UsageError, match="sd35-large takes no ControlNet"):
+        controls.resolve(known, "canny", Zoo.load().entries["sd35-large"])
 
 
 def test_without_weights_a_controlnet_has_the_size_of_the_denoiser_it_was_trained_on() -> None:
