@@ -16,6 +16,8 @@ from typing import Any
 from torch import nn
 
 from tstitch_cli.errors import UsageError
+from tstitch_cli.networks import residuals
+from tstitch_cli.zoo.encoders import Kept
 
 _PRIVATE_HOOKS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_orig_mod"})
 """State that other libraries hang on one module; showing the host's as the switch's own would run it twice."""
@@ -120,6 +122,8 @@ class StitchedDenoiser(nn.Module):
         """Where set, called with the arguments and the output of every call."""
         self.around: Callable[[int, str, Callable[[], Any]], Any] | None = None
         """Where set, given the evaluation, the denoiser's name and the call to make, and answers in its place."""
+        self.kept: Mapping[str, Kept] = {}
+        """Of the denoisers that have fewer blocks than the pipeline's ControlNet adds to, those that they have."""
         self.context = "only"
         """Which of the calls that make one evaluation this is, as the pipeline names them (cond, uncond)."""
 
@@ -199,17 +203,21 @@ class StitchedDenoiser(nn.Module):
         if self._now.present != turn:
             self._now.present = turn
             self._enter(turn)
-        return self._stages[turn](*args, **kwargs)
+        return self._answer(turn, args, kwargs)
 
     def ask(self, names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """What the denoisers `names` answer to these arguments, out of their turn and without a trace in `realised`."""
         outputs = []
         for turn in map(self._by_name.__getitem__, names):
             self._enter(turn)
-            outputs.append(self._stages[turn](*args, **kwargs))
+            outputs.append(self._answer(turn, args, kwargs))
         if self._realised:
             self._enter(self._realised[-1])
         return outputs
+
+    def _answer(self, turn: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kept = self.kept.get(self._names[turn])
+        return self._stages[turn](*args, **(kwargs if kept is None else residuals.left(kept, kwargs)))
 
     def _enter(self, turn: int) -> None:
         for enter in self.entering:
@@ -267,10 +275,18 @@ class StitchedDenoiser(nn.Module):
 
 
 def stitch(pipeline: Any, component: str, denoisers: Mapping[str, nn.Module], host: str) -> StitchedDenoiser:
-    """Puts a stitched denoiser in the place of `pipeline.<component>` and returns it; see `StitchedDenoiser.follow`."""
+    """Puts a stitched denoiser in the place of `pipeline.<component>` and returns it; see `StitchedDenoiser.follow`.
+
+    Of what a ControlNet of the pipeline adds, a denoiser with fewer blocks is given what is meant for those it has.
+
+    Raises UsageError where the ControlNet does not fit a denoiser; the pipeline is as it was then.
+    """
+    net = getattr(pipeline, "controlnet", None)
+    kept = {} if net is None else residuals.kept_by_each(net, denoisers)
     clock = StepClock()
     attach(clock, pipeline.scheduler)
     stitched = StitchedDenoiser(denoisers, host, clock)
+    stitched.kept = kept
     setattr(pipeline, component, stitched)
     return stitched
 

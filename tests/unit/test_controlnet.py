@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxControlNetModel, MultiControlNetModel
 from torch import nn
 
 from tests import pipelines, toys
@@ -15,7 +16,7 @@ from tests.pipelines import KINDS, Kind
 from tests.tiny import tiny
 from tstitch_cli.denoisers import load
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.networks import task_pipelines
+from tstitch_cli.networks import residuals, task_pipelines
 from tstitch_cli.schema import Setting
 from tstitch_cli.stitching import StitchedDenoiser, planned_evaluations, stitch
 from tstitch_cli.training.tiny_sd import SHAPES
@@ -86,10 +87,9 @@ def test_each_denoiser_is_given_what_is_meant_for_the_blocks_it_kept(monkeypatch
 
     for name, unet in unets.items():
         listening(name, unet)
-    turns = ("tiny", "small", "base", "large")
-    switch.follow(turns, lambda: planned_evaluations(pipeline))
+    switch.follow(TURNS, lambda: planned_evaluations(pipeline))
     assert control_kind("sd").draw(pipeline, STEPS).isfinite().all()
-    assert [name for name, _, _ in heard] == list(turns) == list(switch.realised)
+    assert [name for name, _, _ in heard] == list(TURNS) == list(switch.realised)
     for (name, maps, middle), (all_maps, all_middle) in zip(heard, said, strict=True):
         assert len(maps) == len(PLACES[name])
         assert all(given is all_maps[place] for given, place in zip(maps, PLACES[name], strict=True)), name
@@ -146,6 +146,62 @@ def test_the_denoiser_that_it_was_trained_on_need_not_be_there() -> None:
         switch.follow(("tiny", "tiny", "base", "base"), lambda: STEPS)
         drawn.append(kind.draw(pipeline, STEPS))
     assert torch.equal(*drawn)
+
+
+TURNS = ("tiny", "small", "base", "large")
+
+
+def test_in_a_pipeline_of_ones_own_each_is_given_the_same() -> None:
+    kind = control_kind("sd")
+    unets = sd_unets()
+    pipeline = KINDS["sd-control"].make(unets["large"])
+    drawn = []
+    for _ in range(2):
+        switch = stitch(pipeline, "unet", unets, "large")
+        switch.follow(TURNS, lambda: planned_evaluations(pipeline))
+        drawn.append(kind.draw(pipeline, STEPS))
+        assert switch.realised == TURNS
+    expected, switch, _ = steered(kind, sd_unets())
+    switch.follow(TURNS, lambda: STEPS)
+    drawn.append(kind.draw(expected, STEPS))
+    assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[1], drawn[2])  # stitched anew, nothing is chosen from twice
+    before = type(pipeline.scheduler), pipeline.unet
+    with pytest.raises(UsageError, match=r"ControlNet of the pipeline adds to 9 feature maps .*, wide has 4"):
+        stitch(pipeline, "unet", unets | {"wide": toys.tiny_unet(1, **TWO | {"block_out_channels": (16, 16)})}, "large")
+    assert (type(pipeline.scheduler), pipeline.unet) == before
+
+
+def test_of_several_controlnets_each_denoiser_is_given_what_is_meant_for_it() -> None:
+    unets = sd_unets()
+    kind, nets = control_kind("sd"), [pipelines.controlnet(unets["large"]) for _ in range(2)]
+    for net in nets:
+        net.controlnet_mid_block.weight.data.mul_(0.5)
+        for block in net.controlnet_down_blocks:
+            block.weight.data.mul_(0.5)
+    parts = {"vae": toys.tiny_vae(3), "scheduler": pipelines.scheduler(), "unet": unets["large"]}
+    pipeline = pipelines.made("StableDiffusionControlNetPipeline", **parts, controlnet=MultiControlNetModel(nets))
+    switch = stitch(pipeline, "unet", unets, "large")
+    switch.follow(TURNS, lambda: STEPS)
+    images = [[picture, picture] for picture in kind.given()["image"]]  # for each picture those of every net
+    twice = replace(kind, given=lambda: kind.given() | {"image": images})
+    drawn = twice.draw(pipeline, STEPS)
+    one, switch, _ = steered(kind, sd_unets())
+    switch.follow(TURNS, lambda: STEPS)
+    assert torch.equal(drawn, kind.draw(one, STEPS))  # halves add up to the whole
+    other = MultiControlNetModel([nets[0], pipelines.controlnet(unets["base"])])
+    with pytest.raises(UsageError, match="denoisers with different blocks"):
+        residuals.kept_by_each(other, {"tiny": unets["tiny"]})
+
+
+def test_a_transformers_controlnet_takes_denoisers_that_are_built_alike_alone() -> None:
+    own: Any = pipelines.flux(1).config
+    net = FluxControlNetModel.from_config(own, num_layers=1, num_single_layers=1)
+    alike = {"small": pipelines.flux(1), "large": pipelines.flux(2)}
+    assert residuals.kept_by_each(net, alike) == {}
+    deeper = type(alike["large"])(**dict(alike["large"].config) | {"num_layers": 2})
+    with pytest.raises(UsageError, match=r"small and large have different blocks \(num_layers 1 and 2\)"):
+        residuals.kept_by_each(net, alike | {"large": deeper})
 
 
 def test_sdxl_and_a_smaller_one() -> None:
@@ -265,6 +321,8 @@ def test_known_controlnets_fit_the_denoisers_that_they_were_trained_on_and_small
     with pytest.raises(UsageError, match="no ControlNet 'cany'") as refused:
         controls.resolve(known, "cany", sd)
     assert "did you mean canny" in (refused.value.hint or "")
+    with pytest.raises(UsageError, match="sd35-large takes no ControlNet"):
+        controls.resolve(known, "canny", Zoo.load().entries["sd35-large"])
 
 
 def test_without_weights_a_controlnet_has_the_size_of_the_denoiser_it_was_trained_on() -> None:

@@ -10,9 +10,7 @@ from torch import nn
 
 from tstitch_cli.networks import residuals
 from tstitch_cli.schema import Setting
-from tstitch_cli.zoo import controls
 from tstitch_cli.zoo.controls import Control
-from tstitch_cli.zoo.encoders import encoder_of
 
 
 def for_setting(
@@ -20,17 +18,12 @@ def for_setting(
 ) -> Any:
     """The pipeline that does what `setting` asks for, of the parts of `pipeline` and of `net` where there is a control.
 
-    A denoiser that has fewer blocks than the one the ControlNet was trained on gets what is meant for those it has.
-
     Raises UsageError where the ControlNet does not fit a denoiser.
     """
     given: dict[str, Any] = {}
     if control is not None:
         given["controlnet"] = net
-        encoder = encoder_of(net.config)  # of a hub id nothing was known until now
-        for name, denoiser in denoisers.items():
-            config: Any = denoiser.config
-            residuals.leave_out(denoiser, controls.fit(control.name, encoder, name, config))
+        residuals.kept_by_each(net, denoisers, control.name)  # of a hub id nothing was known until now
     if setting.inpaint:
         return diffusers.AutoPipelineForInpainting.from_pipe(pipeline, **given)
     if setting.strength is not None:

@@ -49,9 +49,10 @@ def resolve(known: Iterable[Control], name: str, host: Entry) -> Control:
     A hub id may name its commit, branch or tag: `owner/name@revision`.
 
     Raises:
-        UsageError: there is none; the hint has those that are known for the host.
+        UsageError: the host takes none, or there is none; the hint has those that are known for the host.
         BadFileError: the folder's config cannot be read or is no ControlNet's.
     """
+    _require_taking(host)
     fitting = {c.name: c for c in known if (c.pipeline, c.width) == (host.pipeline, host.conditioning.width)}
     if name in fitting:
         return fitting[name]
@@ -75,11 +76,7 @@ def check(control: Control, entries: Sequence[Entry]) -> None:
         UsageError: the denoisers take no ControlNet, another text width, or feature maps that it does not add to.
     """
     for entry in entries:
-        if entry.pipeline not in PIPELINES:
-            raise UsageError(
-                f"{entry.name} takes no ControlNet: {entry.pipeline} has none",
-                hint=f"ControlNets are for the denoisers of {' and '.join(PIPELINES)}",
-            )
+        _require_taking(entry)
         width = entry.conditioning.width
         if None not in (control.width, width) and control.width != width:
             raise UsageError(
@@ -88,6 +85,14 @@ def check(control: Control, entries: Sequence[Entry]) -> None:
             )
         if control.encoder is not None and (config := _config_of(entry)) is not None:
             fit(control.name, control.encoder, entry.name, config)
+
+
+def _require_taking(entry: Entry) -> None:
+    if entry.pipeline not in PIPELINES:
+        raise UsageError(
+            f"{entry.name} takes no ControlNet: {entry.pipeline} is stitched without",
+            hint=f"ControlNets are for the denoisers of {' and '.join(PIPELINES)}",
+        )
 
 
 def fit(control: str, encoder: Encoder, name: str, config: Mapping[str, Any]) -> Kept:

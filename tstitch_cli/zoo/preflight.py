@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tstitch_cli.errors import UsageError
 from tstitch_cli.savings import accelerations, residency
-from tstitch_cli.schedulers import FLOW_SCHEDULERS, SHIFTING_SCHEDULERS, fits, known
+from tstitch_cli.schedulers import FLOW_SCHEDULERS, SHIFTING_SCHEDULERS, TRIGFLOW_SCHEDULERS, fits, known
 from tstitch_cli.schema import DTYPES, Setting
 from tstitch_cli.zoo.entry import Entry, LatentSpace
 from tstitch_cli.zoo.tasks import BY_TWO, check_task
@@ -73,8 +73,9 @@ def check_setting(entries: Sequence[Entry], setting: Setting) -> None:
         raise UsageError(
             f"the scheduler {setting.scheduler} does not fit {host.name}, which predicts {host.noise.prediction}"
             + ("" if host.noise.snr_shift is None else " with shifted signal-to-noise ratios"),
-            hint=f"{', '.join(FLOW_SCHEDULERS)} are for flow matching, {' and '.join(SHIFTING_SCHEDULERS)} for "
-            "CogVideoX, the others for neither",
+            hint=f"give --scheduler {host.defaults.scheduler}; {', '.join(FLOW_SCHEDULERS)} are for flow matching, "
+            f"{' and '.join(SHIFTING_SCHEDULERS)} for CogVideoX, {', '.join(TRIGFLOW_SCHEDULERS)} for Sana-Sprint, the "
+            "others for none of these",
         )
     if host.conditioning.kind == "class" and setting.size != host.defaults.size:
         raise UsageError(
