@@ -13,7 +13,7 @@ import diffusers
 import torch
 from torch import nn
 
-from tstitch_cli import schedulers
+from tstitch_cli import devices, schedulers
 from tstitch_cli.errors import BadFileError
 from tstitch_cli.fetching import hub
 from tstitch_cli.formats import strict_json
@@ -169,15 +169,13 @@ def _name(dtype: torch.dtype) -> str:
 
 @contextmanager
 def _loading(entry: Entry | Control, folder: Path) -> Iterator[None]:
-    """Tells of missing or broken weights in one sentence."""
-    from safetensors import SafetensorError
-
+    """Tells of missing or broken files in one sentence."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError, KeyError, ImportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
-            raise  # such as running out of memory, which is told elsewhere
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # files that anybody may have made fail wherever a library first trips over them
+        if devices.failed(error):
+            raise  # which is told elsewhere
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         hint = (
             f"its files may be damaged: delete {cached} and run again to fetch them anew"
             if (cached := hub.cached_at(folder))

@@ -93,15 +93,27 @@ def out_of_memory(setting: Setting) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError as error:
-        raise _too_small(setting, error) from error
-    except (RuntimeError, OSError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        said = str(error).lower()
-        if isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _NO_MEMORY):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if _lacks_memory(error):
             raise _too_small(setting, error) from error
-        if isinstance(error, RuntimeError) and any(sign in said for sign in _BROKEN):
+        if _is_broken(error):
             raise _broken(setting, error) from error
         raise
+
+
+def failed(error: Exception) -> bool:
+    """Whether `error` is one that `out_of_memory` turns into DeviceError."""
+    return _lacks_memory(error) or _is_broken(error)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
+
+
+def _is_broken(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _BROKEN)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -216,9 +217,13 @@ def within(seconds: float, true: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def answered(url: str, *, host: str | None = None, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
+def answered(
+    url: str, *, host: str | None = None, origin: str | None = None, body: bytes | None = None
+) -> tuple[int, dict[str, str], str]:
     """Status, headers and text of what is answered."""
-    request = urllib.request.Request(url, data=body, headers={} if host is None else {"Host": host})
+    given = {"Host": host, "Origin": origin, "Content-Type": "application/json" if body else None}
+    headers = {name: value for name, value in given.items() if value is not None}
+    request = urllib.request.Request(url, data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, dict(response.headers.items()), response.read().decode("utf-8", "replace")
@@ -244,6 +249,13 @@ def test_it_answers_its_own_page_alone(served: Served) -> None:
     # It is reached by no other name, and at no other address.
     assert answered(served.url, host="evil.example")[0] == 400
     assert answered(served.url, host=f"localhost:{urlsplit(served.url).port}")[0] == 200
+    # A browser that shows another page asks nothing of it for that one, even where it needs no answer.
+    asked = f"{served.url}/gradio_api/queue/join"
+    body = json.dumps({"data": [], "fn_index": 7, "session_hash": "other"}).encode()
+    for origin in ("http://evil.example", "null", "http://localhost:1", served.url.replace("127.0.0.1", "localhost")):
+        assert answered(asked, origin=origin, body=body)[0] == 403, origin
+    for own in (served.url, None):
+        assert answered(asked, origin=own, body=body)[0] == 200
     port = f"{urlsplit(served.url).port:04X}"
     listening = [
         line.split()[1]

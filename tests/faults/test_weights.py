@@ -92,6 +92,27 @@ def test_configs_cut_off(folder: Path, name: str) -> None:
             folders.from_folder(folder)
 
 
+@pytest.mark.parametrize(("key", "value"), [("act_fn", {}), ("down_block_types", [7]), ("norm_num_groups", [[]])])
+def test_a_config_that_the_library_trips_over_is_no_bug(folder: Path, key: str, value: object) -> None:
+    path = folder / "vae" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(BadFileError, match="vae"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("CUDA error: x")])
+def test_a_machine_that_fails_while_loading_is_not_blamed_on_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*args: object, **given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(components, "_whole", failing)
+    with pytest.raises(type(error)) as caught:
+        loaded(folder)
+    assert caught.value is error
+
+
 def test_weights_that_vanish_between_looking_and_loading(folder: Path) -> None:
     entry = folders.from_folder(folder)
     shutil.rmtree(folder / "transformer")

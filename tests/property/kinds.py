@@ -19,3 +19,5 @@ class Kind:
     """The file's, in the folder that it is read in."""
     read: Callable[[Path], object]
     """Reads it, and does with what was read what the commands do before anything is loaded."""
+    one_in: int = 1
+    """One is tried where there are so many of the others, for reading it takes long."""

@@ -142,6 +142,15 @@ def test_the_next_drawing_of_the_same_visitor_replaces_the_files(quick: Known, s
     assert second.paths[0].exists()
 
 
+def test_whoever_has_no_name_takes_nobodys_files_along(quick: Known, session: Session) -> None:
+    kept = session.plan_file(session.plan(QUICK, quick.most_s), ME)
+    hexadecimal = ME.encode().hex()
+    for owner in ("", ".", "..", "/", hexadecimal, kept.parent.name, "\ud800", "x" * 10_000):
+        assert session.plan_file(session.plan(QUICK, quick.most_s), owner) != kept
+        session.leave(owner)
+        assert kept.exists()
+
+
 def test_the_sweep_is_one_sheet(quick: Known, session: Session) -> None:
     told = Told()
     path = session.sweep(QUICK, quick.least_s, "sneaker", 0, ME, told)

@@ -10,6 +10,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import PlainTextResponse
 
 from tstitch_cli.ui.addresses import LOOPBACK
 from tstitch_cli.ui.page import STYLE, Page, theme
@@ -44,9 +45,13 @@ def app(page: Page, host: str) -> FastAPI:
 
     @outer.middleware("http")
     async def keeping_to_itself(request: Request, answer: Callable[[Request], Awaitable[Any]]) -> Any:
-        response = await answer(request)
+        origin, here = request.headers.get("origin"), request.headers.get("host")
+        if origin not in (None, f"http://{here}", f"https://{here}"):
+            response: Any = PlainTextResponse("this page answers to no other", 403)
+        else:
+            response = await answer(request)
         response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Referrer-Policy"] = "same-origin"  # with none, browsers keep the page's own origin back
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

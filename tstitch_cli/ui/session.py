@@ -6,6 +6,7 @@ at a time, and what was measured.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import time
@@ -206,8 +207,8 @@ class Session:
         return plan, Request((Prompt(prompt),), folder, count=plan.setting.batch_size, seed=number)
 
     def _of(self, owner: str) -> Path:
-        """The folder of `owner`, whose name may be anything."""
-        path = self._folder / owner.encode("utf-8", "replace").hex()[:64]
+        """The folder of `owner` alone, whose name may be anything, and nothing."""
+        path = self._folder / f"of-{hashlib.sha256(owner.encode('utf-8', 'replace')).hexdigest()[:32]}"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
