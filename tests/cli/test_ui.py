@@ -116,6 +116,12 @@ def snapshot(watched: Watched, name: str) -> None:
 
 def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watched: Watched, tmp_path: Path) -> None:
     page = watched
+    # Whoever chooses another family while the first is measured gets that one, and nothing is drawn before.
+    expect(page["draw"]).to_be_disabled(timeout=LONG_MS)
+    expect(page["plot"]).to_contain_text(re.compile("loading|warming|rounds?"), timeout=LONG_MS)
+    choose(page, SLOW)
+    expect(page["about"]).to_contain_text("1000 steps of ddim", timeout=LONG_MS)
+    choose(page, QUICK)
     expect(page["about"]).to_contain_text("4 steps of ddim", timeout=LONG_MS)
     expect(page["row"]).to_contain_text("its predicted loss is", timeout=LONG_MS)
     expect(page["prompt"].locator("textarea")).to_have_value("t-shirt")

@@ -8,9 +8,10 @@ import pytest
 
 from tstitch_cli import documents
 from tstitch_cli.errors import BadFileError, UsageError
-from tstitch_cli.zoo import finetuned, registry
+from tstitch_cli.zoo import finetuned
 from tstitch_cli.zoo.registry import Zoo
 from tstitch_cli.zoo.standalone import zoo_file
+from tstitch_cli.zoo.zoo_file import SCHEMA
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_what_is_not_finished_never_appears() -> None:
 def test_an_entry_of_its_own_is_as_its_base_in_all_else(name: str) -> None:
     base = Zoo.load().resolve(name)
     with finetuned.appearing("mine") as folder:
-        documents.write(folder / "zoo.yaml", zoo_file(base, "mine", "Mine"), registry.SCHEMA, overwrite=False)
+        documents.write(folder / "zoo.yaml", zoo_file(base, "mine", "Mine"), SCHEMA, overwrite=False)
     entry = Zoo.load().resolve("mine")
     assert entry.source == f"folder:{finetuned.folder() / 'mine'}"
     kept = ("component", "pipeline", "latent_space", "noise", "conditioning", "defaults", "parameters", "licence")
@@ -69,7 +70,7 @@ def test_an_entry_of_its_own_is_as_its_base_in_all_else(name: str) -> None:
 def test_the_users_own_entry_of_the_same_name_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = Zoo.load().resolve("fashion-b")
     with finetuned.appearing("mine") as folder:
-        documents.write(folder / "zoo.yaml", zoo_file(base, "mine", "Mine"), registry.SCHEMA, overwrite=False)
+        documents.write(folder / "zoo.yaml", zoo_file(base, "mine", "Mine"), SCHEMA, overwrite=False)
     own = tmp_path / "own.yaml"
     own.write_text("schema: tstitch/zoo/1\ndenoisers:\n  mine: {family: fashion, source: 'folder:/elsewhere'}\n")
     monkeypatch.setenv("TSTITCH_ZOO", str(own))

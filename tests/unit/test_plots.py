@@ -67,6 +67,22 @@ def test_refused_rows_are_not_called_over_the_budget(tmp_path: Path, monkeypatch
     assert "noise not known" not in labels
 
 
+def test_what_fits_ends_where_the_margin_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, spans = planned(), list[tuple[float, str]]()
+    axvspan = Axes.axvspan
+
+    def noting(self: Axes, left: float, right: float, **kwargs: Any) -> Any:
+        spans.append((right, kwargs.get("label", "")))
+        return axvspan(self, left, right, **kwargs)
+
+    monkeypatch.setattr(Axes, "axvspan", noting)
+    pareto_png(plan, tmp_path / "a.png")
+    budget = replace(plan.budget, margin=0.25)
+    pareto_png(replace(plan, budget=budget), tmp_path / "b.png")
+    seconds = plan.budget.seconds
+    assert spans == [(seconds, ""), (seconds / 1.25, ""), (seconds, "margin of 25%")]
+
+
 @pytest.mark.parametrize("budget", ["900%", "0.5s"])
 def test_far_budgets_and_odd_names(tmp_path: Path, budget: str) -> None:
     plan = planned(budget)

@@ -43,7 +43,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def chosen(page: Page) -> Updates:
-    return page.on_choose(SLOW, REQUEST, PROGRESS)
+    return page.on_change(SLOW, REQUEST) | page.on_choose(SLOW, REQUEST, PROGRESS)
 
 
 def test_a_chosen_family_sets_slider_and_prompts(page: Page, chosen: Updates) -> None:
@@ -51,6 +51,7 @@ def test_a_chosen_family_sets_slider_and_prompts(page: Page, chosen: Updates) ->
     slider = chosen[page.budget]
     assert slider.minimum <= slider.value <= slider.maximum
     assert slider.interactive
+    assert chosen[page.draw].interactive
     assert slider.label == f"Budget: seconds for a call of {PICTURES} pictures"
     assert chosen[page.prompt].value == "t-shirt"
     assert "name of a class" in chosen[page.prompt].label
@@ -107,12 +108,15 @@ def test_no_exception_reaches_gradio(page: Page, monkeypatch: pytest.MonkeyPatch
         assert said in changed[page.message]
 
 
-def test_a_family_that_could_not_be_measured_leaves_nothing_of_another_ones(page: Page) -> None:
-    changed = page.on_choose("nobody's", REQUEST, PROGRESS)
-    assert "is no family of this page" in changed[page.message]
-    assert changed[page.row] == changed[page.plot] == changed[page.about] == ""
-    assert not changed[page.budget].interactive
-    assert not changed[page.plan_file].interactive
+def test_of_a_family_that_is_left_nothing_stays(page: Page, chosen: Updates) -> None:
+    with page.session._turns.mine("me") as passing:
+        changed = page.on_change(SLOW, REQUEST)
+        with pytest.raises(StoppedError):
+            passing()
+    assert changed[page.row] == changed[page.plot] == changed[page.about] == changed[page.times] == ""
+    for control in (page.budget, page.draw, page.sweep, page.plan_file, page.png):
+        assert not changed[control].interactive
+    assert list(page.on_choose("nobody's", REQUEST, PROGRESS)) == [page.message]
 
 
 def test_stop_tells_whether_anything_ran(page: Page) -> None:

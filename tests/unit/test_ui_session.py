@@ -66,6 +66,12 @@ def quick(session: Session) -> Known:
     return known
 
 
+@pytest.fixture(scope="module")
+def another(quick: Known, folder: Path) -> Session:
+    """One that was started later, beside `session`."""
+    return started(folder)
+
+
 def started(folder: Path, *, allow_stale: bool = False) -> Session:
     choices = offered(Zoo.load(), ["quick-s", "quick-xl"])
     downloads = folder / "downloads"
@@ -84,8 +90,8 @@ def test_a_chosen_family_is_measured_and_its_profile_kept(quick: Known, folder: 
     assert path.stat().st_mtime_ns == began
 
 
-def test_it_is_found_the_next_time_and_measured_again_when_asked(quick: Known, folder: Path) -> None:
-    another, told = started(folder), Told()
+def test_it_is_found_the_next_time_and_measured_again_when_asked(quick: Known, another: Session) -> None:
+    told = Told()
     assert another.prepare(QUICK, ME, told).profile == quick.profile
     assert "warming up" in told.doing
     content = quick.path.read_bytes()
@@ -166,7 +172,7 @@ def test_the_sweep_is_one_sheet(quick: Known, session: Session) -> None:
         ("", 0, "quick has no class ''"),
         ("bag", -1, "the seed '-1' is no whole number"),
         ("bag", 0.5, "the seed '0.5' is no whole number"),
-        ("bag", None, "the seed 'None' is no whole number"),
+        ("bag", None, "the seed '' is no whole number"),
         ("bag", 2**63, "is no whole number from 0 to"),
         ("bag", "1" * 5000, "is no whole number from 0 to"),
         ("x" * 20_001, 0, "has 20,001 characters"),
@@ -220,15 +226,13 @@ def test_drawing_stops_between_two_steps_and_draws_the_same_afterwards(quick: Kn
     assert session.draw(QUICK, quick.least_s, "bag", 1, ME, Told()).paths[0].read_bytes() == before
 
 
-def test_measuring_stops_too(quick: Known, folder: Path) -> None:
-    session = started(folder)
-
+def test_measuring_stops_too(quick: Known, another: Session) -> None:
     def tell(doing: str, share: float) -> None:
         if share > 0:
-            session.stop(ME)
+            another.stop(ME)
 
     with pytest.raises(StoppedError):
-        session.prepare(QUICK, ME, tell, again=True)
+        another.prepare(QUICK, ME, tell, again=True)
     assert documents.read_profile(quick.path) == quick.profile
 
 

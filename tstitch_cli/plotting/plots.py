@@ -47,7 +47,10 @@ def _figure(plan: Plan) -> Any:
     front = sorted((row for row in plan.rows if row.pareto), key=lambda row: row.time_s.within)
     chosen = plan.rows[plan.chosen]
     left, right, bottom, top = _limits(plan, *points(list(plan.rows)))
-    axes.axvspan(left, plan.budget.seconds, color=GREEN, alpha=0.07, linewidth=0)
+    axes.axvspan(left, plan.budget.plannable_s, color=GREEN, alpha=0.07, linewidth=0)
+    if plan.budget.margin:
+        margin = f"margin of {plan.budget.margin:.0%}"
+        axes.axvspan(plan.budget.plannable_s, plan.budget.seconds, color=RED, alpha=0.05, linewidth=0, label=margin)
     axes.axvline(plan.budget.seconds, color=RED, linewidth=1.4, linestyle="--", label=_budget(plan))
     axes.plot(*points(front), color=BLUE, linewidth=1.4, alpha=0.8, label="Pareto front", zorder=2)
     if refused:
@@ -58,7 +61,7 @@ def _figure(plan: Plan) -> Any:
         *points([chosen]),
         s=170,
         marker="*",
-        color="#f2b134",
+        color=GOLD,
         edgecolor="black",
         linewidth=0.8,
         label="chosen",

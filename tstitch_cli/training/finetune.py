@@ -28,7 +28,7 @@ from tstitch_cli.training.latent_file import Latents, encoded
 from tstitch_cli.training.loop import Progress, Schedule, examples_drawn, train
 from tstitch_cli.training.loop import Record as Trained
 from tstitch_cli.training.spans import Spans, spans_of
-from tstitch_cli.zoo import finetuned, registry, standalone
+from tstitch_cli.zoo import finetuned, standalone, zoo_file
 from tstitch_cli.zoo.entry import Entry, largest
 
 WARMUP = 0.05
@@ -262,7 +262,7 @@ def _kept(
         whole: Any = model if adapter is None else student.denoiser
         whole.to(getattr(torch, student.setting.dtype)).save_pretrained(folder / entry.component)
         made = standalone.zoo_file(replace(entry, subfolder=entry.component), name, title)
-        documents.write(folder / "zoo.yaml", made, registry.SCHEMA, overwrite=True)
+        documents.write(folder / "zoo.yaml", made, zoo_file.SCHEMA, overwrite=True)
         documents.write(folder / finetuned.RECORD, record, finetuned.SCHEMA, overwrite=True)
         (folder / "loss.csv").write_bytes(curve.csv(points))
         (folder / "loss.png").write_bytes(curve.png(points, f"{name}: timesteps {spans.words}"))

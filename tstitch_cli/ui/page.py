@@ -63,8 +63,12 @@ class Page:
                     self.seed = gr.Number(label="Seed of the noise", value=0, precision=0, elem_id="seed")
                     self.budget = gr.Slider(0, 1, 1, label="Budget", buttons=[], interactive=False, elem_id="budget")
                     with gr.Row():
-                        self.draw = gr.Button("Draw", variant="primary", size="md", min_width=80, elem_id="draw")
-                        self.sweep = gr.Button("Draw the sweep", size="md", min_width=140, elem_id="sweep")
+                        self.draw = gr.Button(
+                            "Draw", variant="primary", interactive=False, size="md", min_width=80, elem_id="draw"
+                        )
+                        self.sweep = gr.Button(
+                            "Draw the sweep", interactive=False, size="md", min_width=140, elem_id="sweep"
+                        )
                         self.stop = gr.Button("Stop", size="md", min_width=60, elem_id="stop")
                     with gr.Row():
                         self.plan_file = gr.DownloadButton(
@@ -102,13 +106,24 @@ class Page:
         alone: dict[str, Any] = {"concurrency_id": MACHINE, "concurrency_limit": 1, "api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         planned = [self.message, self.row, self.plot, self.plan_file]
-        measured = [*planned, self.about, self.again, self.budget]
-        prompting = [self.prompt, self.examples, self.pictures, self.png, self.times, self.sheet]
+        measured = [*planned, self.about, self.again, self.budget, self.draw, self.sweep]
+        prompting = [self.prompt, self.examples, self.pictures]
         asked = [self.family, self.budget, self.prompt, self.seed]
         on_plot: dict[str, Any] = {"show_progress_on": [self.plot], **alone}
         on_pictures: dict[str, Any] = {"show_progress_on": [self.pictures], **alone}
 
-        chosen = gr.on([page.load, self.family.change], self.on_choose, [self.family], measured + prompting, **on_plot)
+        changed = gr.on(
+            [page.load, self.family.change],
+            self.on_change,
+            [self.family],
+            [*measured, self.pictures, self.png, self.times, self.sheet],
+            trigger_mode="always_last",
+            **quiet,
+        )
+        # Gradio would leave out the second of two choices while the first is measured.
+        chosen = changed.then(
+            self.on_choose, [self.family], measured + prompting, trigger_mode="always_last", **on_plot
+        )
         again = self.again.click(self.on_again, [self.family], measured, **on_plot)
         self.budget.input(self.on_budget, [self.family, self.budget], planned, trigger_mode="always_last", **quiet)
         self.examples.click(lambda sample: sample[0], [self.examples], [self.prompt], **quiet)
@@ -125,8 +140,28 @@ class Page:
         self.stop.click(self.on_stop, None, [self.message], cancels=running, queue=False, **quiet)
         page.unload(self.on_leave)
 
+    def on_change(self, label: str, request: gr.Request) -> Updates:
+        """Another family was chosen: what was asked of the one before is stopped, and nothing of it stays."""
+        self.session.stop(_owner(request))
+        nothing = gr.Button(interactive=False)
+        return {
+            self.message: "",
+            self.about: "",
+            self.again: gr.Button("Measure", visible=self._measurable(label)),
+            self.budget: gr.Slider(interactive=False),
+            self.draw: nothing,
+            self.sweep: nothing,
+            self.row: "",
+            self.plot: "",
+            self.plan_file: gr.DownloadButton(interactive=False),
+            self.pictures: gr.Gallery(value=None),
+            self.png: gr.DownloadButton(interactive=False),
+            self.times: "",
+            self.sheet: gr.Image(visible=False),
+        }
+
     def on_choose(self, label: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> Updates:
-        """A family was chosen: it is loaded and measured, planned for, and prompts for it are offered."""
+        """It is loaded and measured, planned for, and prompts for it are offered."""
 
         def chosen() -> Updates:
             known = self.session.prepare(label, _owner(request), _telling(progress))
@@ -135,15 +170,10 @@ class Page:
                     value=known.examples[0], label="Prompt: the name of a class" if known.classes else "Prompt"
                 ),
                 self.examples: gr.Dataset(samples=[[each] for each in known.examples], visible=True),
-                self.pictures: gr.Gallery(
-                    value=None, elem_classes=["crisp"] if known.profile.setting.size < SMOOTH else []
-                ),
-                self.png: gr.DownloadButton(interactive=False),
-                self.times: "",
-                self.sheet: gr.Image(visible=False),
+                self.pictures: gr.Gallery(elem_classes=["crisp"] if known.profile.setting.size < SMOOTH else []),
             }
 
-        return self._nothing_planned(label) | self._safely(chosen)
+        return self._safely(chosen)
 
     def on_again(self, label: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> Updates:
         """It is to be measured, be it again or not."""
@@ -218,6 +248,8 @@ class Page:
         return self._planned(label, start, request) | {
             self.about: words.measured(known),
             self.again: gr.Button("Measure again", visible=self._measurable(label)),
+            self.draw: gr.Button(interactive=True),
+            self.sweep: gr.Button(interactive=True),
             self.budget: gr.Slider(
                 minimum=known.least_s,
                 maximum=known.most_s,
@@ -235,17 +267,6 @@ class Page:
             self.row: words.row(plan),
             self.plot: pareto_svg(plan),
             self.plan_file: gr.DownloadButton(value=str(path), interactive=True),
-        }
-
-    def _nothing_planned(self, label: str) -> Updates:
-        """As it is before a family is measured: what stands there is another one's."""
-        return {
-            self.about: "",
-            self.again: gr.Button("Measure", visible=self._measurable(label)),
-            self.budget: gr.Slider(interactive=False),
-            self.row: "",
-            self.plot: "",
-            self.plan_file: gr.DownloadButton(interactive=False),
         }
 
     def _measurable(self, label: str) -> bool:

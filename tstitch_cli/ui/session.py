@@ -306,7 +306,7 @@ def _planned(known: Known, budget: str) -> Plan:
 
 def _seed(given: object) -> int:
     """Raises UsageError for what is no seed."""
-    text = str(given).strip()
+    text = "" if given is None else str(given).strip()
     if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEED:
         return int(text)
     raise UsageError(f"the seed {text[:40]!r} is no whole number from 0 to {MAX_SEED}", hint="0 is as good as any")

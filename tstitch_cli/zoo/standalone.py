@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tstitch_cli.zoo.architectures import ArchitectureFacts
 from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.registry import DenoiserFacts, FamilyFacts, ZooFile
+from tstitch_cli.zoo.zoo_file import DenoiserFacts, FamilyFacts, ZooFile
 
 
 def zoo_file(entry: Entry, name: str, title: str) -> ZooFile:
