@@ -265,7 +265,7 @@ def test_damaged_files(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_shipped", lambda: shipped)
+    monkeypatch.setattr(registry, "_shipped", lambda *mentioning: shipped)
     one = KINDS[kind]
     (tmp_path / "seeds").mkdir()
     seeds = one.seeds(tmp_path / "seeds")
