@@ -11,10 +11,18 @@ _TABLE = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 def student_t(count: int) -> float:
     """The 97.5 % quantile for the mean of `count` values, which are 2 at least.
 
-    From a table, above it by the Cornish-Fisher expansion (Abramowitz & Stegun, 26.7.5).
+    From a table, above it by `quantile_of_t`.
     """
     v = count - 1
     if v <= len(_TABLE):
         return _TABLE[v - 1]
-    z = NormalDist().inv_cdf(0.975)
-    return float(z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2))
+    return quantile_of_t(0.975, v)
+
+
+def quantile_of_t(q: float, v: int) -> float:
+    """Quantile `q` of Student's t for `v` degrees of freedom.
+
+    By the Cornish-Fisher expansion (Abramowitz & Stegun, 26.7.5).
+    """
+    z = NormalDist().inv_cdf(q)
+    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tstitch_cli.measuring.spread import _students_t, spread
+from tstitch_cli.confidence import quantile_of_t
+from tstitch_cli.measuring.spread import spread
 from tstitch_cli.schema import QUANTILES
 
 
@@ -30,4 +31,4 @@ def test_quantiles_rise_and_one_call_is_all_there_is() -> None:
 @pytest.mark.parametrize("q", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("v", [5, 8, 17, 50])
 def test_students_t(q: float, v: int) -> None:
-    assert _students_t(q, v) == pytest.approx(stats.t.ppf(q, v), rel=0.025)
+    assert quantile_of_t(q, v) == pytest.approx(stats.t.ppf(q, v), rel=0.025)

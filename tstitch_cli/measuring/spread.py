@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 import numpy as np
+
+from tstitch_cli.confidence import quantile_of_t
 
 
 def spread(ratios: Sequence[float], quantiles: Sequence[float]) -> dict[str, float]:
@@ -24,10 +26,4 @@ def _next_within(ratios: Sequence[float], q: float) -> float:
     among = float(np.quantile(ratios, q, method="weibull"))
     if n < 2 or q * (n + 1) <= n:
         return among
-    return max(among, fmean(ratios) + _students_t(q, n - 1) * stdev(ratios) * (1 + 1 / n) ** 0.5)
-
-
-def _students_t(q: float, v: int) -> float:
-    """Quantile q of Student's t for v degrees of freedom, by the Cornish-Fisher expansion (A & S, 26.7.5)."""
-    z = NormalDist().inv_cdf(q)
-    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    return max(among, fmean(ratios) + quantile_of_t(q, n - 1) * stdev(ratios) * (1 + 1 / n) ** 0.5)
