@@ -20,11 +20,11 @@ from tstitch_cli.jobs import prompts
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quality import clip_score, features, references
 from tstitch_cli.quality.attributes import AttributeClassifier
+from tstitch_cli.quality.captions import vocabulary
 from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import Fingerprint, Plan, Setting
 from tstitch_cli.training import contrastive, measured_by
-from tstitch_cli.training.captions import vocabulary
 from tstitch_cli.training.vocabulary import write_tokenizer
 from tstitch_cli.zoo.registry import Zoo
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.garments import fashion_mnist_of_blocks
+from tstitch_cli.quality.captions import scenes, vocabulary, wordings
 from tstitch_cli.quality.clip_score import ClipScore
 from tstitch_cli.training.captioned import ALL, Captioned
-from tstitch_cli.training.captions import scenes, vocabulary, wordings
 from tstitch_cli.training.contrastive import ContrastiveRecipe, retrieval
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.text_to_image import CaptionTable

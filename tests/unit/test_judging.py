@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.quality import references
 from tstitch_cli.quality.attributes import HEADS, AttributeClassifier
+from tstitch_cli.quality.captions import NAMES, Scene, scenes, told, whole_wordings, wordings
 from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.quality.judging import Judge, told_by_caption, told_by_class
 from tstitch_cli.training import measured_by
 from tstitch_cli.training.captioned import SEEN, UNSEEN, Captioned
-from tstitch_cli.training.captions import NAMES, Scene, scenes, told, whole_wordings, wordings
 from tstitch_cli.zoo.registry import Zoo
 
 SCENE = ("garment", "colour", "background", "count")

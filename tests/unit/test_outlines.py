@@ -11,11 +11,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tests.garments import fashion_mnist_of_blocks
+from tstitch_cli.quality.captions import COLOURS, vocabulary
 from tstitch_cli.quality.outlines import outline_agreement, outline_image, outlines
 from tstitch_cli.training import tiny_sd
 from tstitch_cli.training.autoencoder import Shape
 from tstitch_cli.training.captioned import Captioned
-from tstitch_cli.training.captions import COLOURS, vocabulary
 from tstitch_cli.training.garments import SIDE, ground, tint
 from tstitch_cli.training.loop import Schedule, train
 from tstitch_cli.training.outline import OutlineRecipe

@@ -27,15 +27,15 @@ from tests.benchmarks.text.weights import Weights, not_installed
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.errors import UsageError
 from tstitch_cli.jobs import prompts
-from tstitch_cli.quality import references
+from tstitch_cli.quality import captions, references
 from tstitch_cli.quality.attributes import HEADS
+from tstitch_cli.quality.captions import vocabulary
 from tstitch_cli.quality.features import Features
 from tstitch_cli.quality.judging import Judge, told_by_caption
 from tstitch_cli.quality.statistics import SUBSETS, Described
 from tstitch_cli.schema import Measured, Setting
-from tstitch_cli.training import captions, measured_by
+from tstitch_cli.training import measured_by
 from tstitch_cli.training.captioned import SEEN, UNSEEN, Captioned
-from tstitch_cli.training.captions import vocabulary
 from tstitch_cli.training.latent_consistency import student_of
 from tstitch_cli.training.outline import EMBEDDING
 from tstitch_cli.training.text_to_image import NOISE, UNetShape, text_encoder

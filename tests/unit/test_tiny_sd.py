@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from tests.garments import fashion_mnist_of_blocks
+from tstitch_cli.quality.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene, vocabulary, wordings
 from tstitch_cli.training import tiny_sd
 from tstitch_cli.training.attributes import answers
 from tstitch_cli.training.autoencoder import Shape
 from tstitch_cli.training.captioned import ALL, UNSEEN, Captioned
-from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, NOUNS, Scene, vocabulary, wordings
 from tstitch_cli.training.distillation import DistillationRecipe, StageFeatures, inherit
 from tstitch_cli.training.garments import SIDE, cut_out
 from tstitch_cli.training.latent_consistency import ConsistencyRecipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tstitch_cli.training import captions
+from tstitch_cli.quality import captions
 from tstitch_cli.zoo.entry import Entry, class_numbers
 
 UNASKED = -1.0

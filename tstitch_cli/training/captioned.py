@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tstitch_cli.quality.captions import COLOURS, HELD_OUT, NAMES, Scene
 from tstitch_cli.training import fashion_mnist, ink
-from tstitch_cli.training.captions import COLOURS, HELD_OUT, NAMES, Scene
 from tstitch_cli.training.garments import SIDE, Placement, cut_out, ground, place, tint
 
 PAIRS = 0.3

@@ -8,9 +8,9 @@ import torch
 
 from tstitch_cli import files
 from tstitch_cli.quality import references
+from tstitch_cli.quality.captions import whole_wordings
 from tstitch_cli.quality.features import Extractor
 from tstitch_cli.training.captioned import SEEN, UNSEEN, Captioned
-from tstitch_cli.training.captions import whole_wordings
 
 PICTURES = 10_000
 """That the statistics are of, as many as Fashion-MNIST's test pictures, of which their garments are."""

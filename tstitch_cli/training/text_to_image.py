@@ -11,7 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from tstitch_cli.training.captions import Scene, scenes, wordings
+from tstitch_cli.quality.captions import Scene, scenes, wordings
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.vocabulary import LENGTH
 

@@ -16,13 +16,13 @@ from torch import nn
 
 from tstitch_cli.images import contact_sheet, save_sheet
 from tstitch_cli.quality.attributes import AttributeClassifier
+from tstitch_cli.quality.captions import vocabulary, wordings
 from tstitch_cli.quality.features import ClassifierFeatures
 from tstitch_cli.training import measured_by
 from tstitch_cli.training.adversarial import SharpeningRecipe
 from tstitch_cli.training.attributes import AttributesRecipe, accuracy
 from tstitch_cli.training.autoencoder import AutoencoderRecipe, Shape, encode_all, scale_of
 from tstitch_cli.training.captioned import ALL, SEEN, UNSEEN, BothStyles, Captioned
-from tstitch_cli.training.captions import vocabulary, wordings
 from tstitch_cli.training.contrastive import ContrastiveRecipe, retrieval
 from tstitch_cli.training.distillation import DistillationRecipe
 from tstitch_cli.training.garments import SIDE
@@ -65,7 +65,7 @@ SCHEDULES = {
         batches=4000, batch_size=32, learning_rate=3e-4, warmup=100, weight_decay=0.0, ema_decay=0.998, hold=0.5
     ),
     "tiny-sd": Schedule(batches=6000, batch_size=128, learning_rate=1e-3, warmup=300, ema_decay=0.999, hold=0.7),
-    "tiny-sd-base": Schedule(batches=3000, batch_size=128, learning_rate=1e-3, hold=0.5),
+    "tiny-sd-base": Schedule(batches=2500, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-small": Schedule(batches=5000, batch_size=128, learning_rate=1e-3, hold=0.5),
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
     "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),

@@ -13,11 +13,11 @@ from tests.benchmarks.report.engine import Studio, Study
 from tests.benchmarks.report.measures import Floats, replicas, sums
 from tests.benchmarks.text.scale import Scale
 from tstitch_cli.allocation import Allocation, runs, whole_steps
+from tstitch_cli.quality.captions import whole_wordings
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.quality.statistics import Described
 from tstitch_cli.schema import Setting
 from tstitch_cli.training.captioned import Captioned
-from tstitch_cli.training.captions import whole_wordings
 from tstitch_cli.zoo.entry import Entry
 
 SMALL, BASE, LARGE, INK = "tiny-sd-small", "tiny-sd-base", "tiny-sd", "tiny-sd-ink"
