@@ -73,11 +73,12 @@ def at_batch(number: int, what: Callable[[], None]) -> Callable[..., Iterator[An
     return each
 
 
-def test_killed_at_twenty_random_moments_it_ends_as_if_never(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["sample", "evaluate"])
+def test_killed_at_twenty_random_moments_it_ends_as_if_never(tmp_path: Path, killed: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     kills = tmp_path / "kills"
     kills.mkdir()
-    given = [sys.executable, "-m", "tests.killing", str(kills), "20"]
+    given = [sys.executable, "-m", "tests.killing", killed, str(kills), "20"]
     done = subprocess.run(given, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "killed 20 times" in done.stdout
@@ -434,6 +435,56 @@ def test_shards_draw_what_one_process_draws(shards: int) -> None:
     lines = sorted(line for name in manifests for line in found.pop(name).splitlines()[1:])
     assert found == pictures
     assert lines == Path("whole/manifest.jsonl").read_bytes().splitlines()[1:]
+    # The whole job takes over what its shares have drawn, draws nothing, and lays the sheet that a share has not.
+    result = tstitch(*JOB, "--grid")
+    assert result.exit_code == 0, result.output
+    assert "complete: 8 pictures" in said(result)
+    assert contents(Path("out")) == whole(*JOB, "--grid")
+
+
+def test_a_whole_job_draws_what_its_shares_have_not() -> None:
+    expected = whole()
+    assert tstitch(*JOB, "--shard", "2/3").exit_code == 0
+    drawn = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.png")}
+    assert len(drawn) == 2
+    assert tstitch(*JOB).exit_code == 0
+    assert contents(Path("out")) == expected
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+    refused = tstitch(*JOB, "--shard", "1/3")
+    assert refused.exit_code == ExitStatus.BAD_FILE
+    assert "shards was 1, is 3" in said(refused)
+
+
+@pytest.mark.parametrize("damage", ["a picture", "a line"])
+def test_what_shares_left_damaged_is_told_and_drawn_again_where_that_is_allowed(damage: str) -> None:
+    expected = whole()
+    for number in (1, 2):
+        assert tstitch(*JOB, "--shard", f"{number}/2").exit_code == 0
+    if damage == "a picture":
+        Path("out/000003.png").write_bytes(b"another")
+    else:
+        with Path("out/manifest-1-of-2.jsonl").open("a") as file:
+            file.write('{"file": "../outside.png"}\n')
+    before = contents(Path("out"))
+    refused = tstitch(*JOB)
+    assert refused.exit_code == ExitStatus.BAD_FILE
+    assert ("000003.png" if damage == "a picture" else "manifest-1-of-2.jsonl:6") in said(refused)
+    assert {name: content for name, content in contents(Path("out")).items() if name.endswith(".png")} == {
+        name: content for name, content in before.items() if name.endswith(".png")
+    }
+    assert tstitch(*JOB, "--overwrite").exit_code == 0
+    assert contents(Path("out")) == expected
+
+
+def test_a_share_that_is_drawn_at_this_moment_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = list[Result]()
+    with monkeypatch.context() as patch:
+        patch.setattr("tstitch_cli.sample.draw_each", at_batch(2, lambda: others.append(tstitch(*JOB))))
+        assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    assert others[0].exit_code == ExitStatus.BAD_FILE
+    assert "another tstitch is drawing" in said(others[0])
+    assert sorted(name for name in contents(Path("out")) if "manifest" in name) == ["manifest-1-of-2.jsonl"]
+    assert tstitch(*JOB).exit_code == 0
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests import builders
+from tests.jobs import contents
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
 from tstitch_cli.components import digest_of
@@ -126,15 +127,38 @@ def test_pictures_are_kept_with_how_they_were_made(plan: Plan, here: Path) -> No
     assert (made.prompt, made.index, made.seed, made.batch_size) == ("3", 13, 1, 20)
     assert made.allocation == plan.rows[plan.chosen].allocation
     assert CliRunner().invoke(app, ["show", str(found[0])]).exit_code == 0
-    contents = [path.read_bytes() for path in found]
+    before = contents(here / "kept")
+    assert f"row-{plan.chosen:03d}/manifest.jsonl" in before
     found[4].unlink()
     assert evaluate(*COUNT, "--rows", "chosen", "--metrics", "accuracy", "--keep", "kept").exit_code == 0
-    assert [path.read_bytes() for path in found] == contents
+    assert contents(here / "kept") == before
     other = evaluate(
         *COUNT, "--rows", "chosen", "--metrics", "accuracy", "--keep", "kept", "--seed", "5", "--remeasure"
     )
     assert other.exit_code == 3
-    assert "is another picture" in other.stderr
+    assert "holds the pictures of another job (manifest.jsonl): seed was 1, is 5" in other.stderr
+    assert "--keep them in another folder" in other.stderr
+    assert contents(here / "kept") == before
+
+
+def test_what_is_kept_is_a_job_that_sample_goes_on_with(here: Path) -> None:
+    documents.write_plan(plan_of(batch_size=10), here / "plan.yaml", overwrite=False)
+    given = (*COUNT, "--rows", "2", "--metrics", "accuracy", "--batch-size", "10", "--keep", "kept")
+    for number in (1, 2):
+        shared = evaluate(*given, "--shard", f"{number}/2")
+        assert shared.exit_code == 0, shared.output
+    assert len(list((here / "kept/row-002").glob("manifest-*-of-2.jsonl"))) == 2
+    result = evaluate(*given)
+    assert result.exit_code == 0, result.output
+    assert "no picture had to be drawn" in " ".join(result.stderr.split())
+    kept = contents(here / "kept/row-002")
+    assert sorted(kept) == [*(f"{index:06d}.png" for index in range(20)), "manifest.jsonl"]
+    (here / "classes.txt").write_text("".join(f"{index % 10}\n" for index in range(20)))
+    drawing = ("sample", "--row", "2", "--prompts-file", "classes.txt", "--seed", "1", "--allow-stale", "--out")
+    for folder in ("kept/row-002", "alone"):
+        drawn = CliRunner().invoke(app, [*drawing, folder])
+        assert drawn.exit_code == 0, drawn.output
+        assert contents(here / folder) == kept
 
 
 def test_a_reference_of_ones_own_pictures(plan: Plan, here: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -251,29 +251,35 @@ def _measure(
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
     bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
     from tstitch_cli.denoisers import load
-    from tstitch_cli.quality.kept_pictures import KeptPictures
+    from tstitch_cli.quality.kept_pictures import keeping
 
     family = load(entries, plan.setting, control=control)
     works = {str(number): work_of(plan, plan.rows[number]) for number in numbers}
-    return stage.evaluate(
-        family,
-        {name: each.allocation for name, each in works.items()},
-        prompts,
-        seed=seed,
-        count=count,
-        batch_size=batch_size,
-        counts=plan.evaluations_per_step(),
-        extractor=extractor,
-        scorer=scorer,
-        reference=compared,
-        metrics=wanted,
-        work=work,
-        keeper=None if keep is None else KeptPictures(family, works, keep),
-        shard=share,
-        progress=stopping.between(
-            lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
-        ),
-    )
+    size = batch_size or stage.batch_size_for(family)
+    with (
+        nullcontext()
+        if keep is None
+        else keeping(family, works, keep, in_turn, seed=seed, batch_size=size, shard=share) as keeper
+    ):
+        return stage.evaluate(
+            family,
+            {name: each.allocation for name, each in works.items()},
+            prompts,
+            seed=seed,
+            count=count,
+            batch_size=size,
+            counts=plan.evaluations_per_step(),
+            extractor=extractor,
+            scorer=scorer,
+            reference=compared,
+            metrics=wanted,
+            work=work,
+            keeper=keeper,
+            shard=share,
+            progress=stopping.between(
+                lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
+            ),
+        )
 
 
 def _metrics(text: str) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tstitch_cli import files
@@ -60,16 +60,16 @@ class Manifest:
     @property
     def finished(self) -> int:
         """How many of them are finished."""
-        return sum(1 for names in self._names.values() if all(name in self._done for name in names))
+        return sum(self.has([index]) for index in self._names)
 
     @property
     def missing(self) -> tuple[Pictures, ...]:
         """The batches with a picture that is not finished; they are drawn whole, as kernels round by the batch."""
-        return tuple(
-            pictures
-            for pictures in self._batches
-            if not all(name in self._done for picture in pictures for name in self._names[picture.index])
-        )
+        return tuple(pictures for pictures in self._batches if not self.has([picture.index for picture in pictures]))
+
+    def has(self, indices: Iterable[int]) -> bool:
+        """Whether the pictures `indices` are finished."""
+        return all(name in self._done for index in indices for name in self._names[index])
 
     def record(self, drawn: Sequence[tuple[str, bytes]]) -> tuple[Path, ...]:
         """Writes the files of a batch and then their lines; what is there already with the same bytes is left.
@@ -120,20 +120,24 @@ class Manifest:
     def _line(self, name: str, sha: str) -> str:
         return canonical({"file": name, "index": self._files[name], "sha256": sha})
 
-    def refuse_pictures(self) -> None:
-        """Raises BadFileError where a file of the job is there already, whoever wrote it."""
+    def refuse_pictures(self, shares: Sequence[Path] = ()) -> None:
+        """Raises BadFileError where a file of the job is there already that none of the manifests `shares` lists."""
         found = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
-        for name in sorted(found & self._files.keys()):
+        for name in sorted((found & self._files.keys()) - self._listed(shares).keys()):
             if not _empty(self.folder / name):
                 files.refuse_existing(self.folder / name, overwrite=False)
 
-    def _begin(self) -> None:
-        """Writes the manifest of a job that is new here."""
+    def _begin(self, shares: Sequence[Path] = ()) -> None:
+        """Writes the manifest of a job that is new here, with what those of its `shares` list as finished."""
         if not self._overwrite:
-            self.refuse_pictures()
-        self._write(self._header)
+            self.refuse_pictures(shares)
+        self._write(self._header + "".join(self._line(*each) for each in self._listed(shares).items()))
         with _telling(self.folder):
             files.sync((), self.folder.parent)  # it may be new
+
+    def _listed(self, manifests: Sequence[Path]) -> dict[str, str]:
+        """The SHA-256 of each file that one of `manifests` lists."""
+        return {name: sha for path in manifests for name, sha in self._said(path)[0].items()}
 
     def _write(self, content: str) -> None:
         files.write(self.path, content.encode("ascii"), overwrite=True, synced=True)
@@ -144,7 +148,7 @@ class Manifest:
         """Finds out what is finished, and takes away what a killed process had begun to write."""
         with _telling(self.folder):
             self._clear()
-        said, whole = self._said()
+        said, whole = self._said(self.path)
         altered = []
         for number, (name, sha) in enumerate(said.items(), 1):
             progress("looking at what is here", number / len(said))
@@ -166,13 +170,15 @@ class Manifest:
             if whole < self.path.stat().st_size:
                 os.truncate(self.path, whole)  # a line that was being written when the process was killed
 
-    def _said(self) -> tuple[dict[str, str], int]:
+    def _said(self, path: Path) -> tuple[dict[str, str], int]:
+        """What the manifest at `path` lists, and the length of its whole lines; a broken one may be begun anew."""
         try:
-            return _lines(self.path, self._files)
+            return _lines(path, self._files)
         except BadFileError:
             if not self._overwrite:
                 raise
-            self._begin()
+            if path == self.path:
+                self._begin()
             return {}, len(self._header)
 
     def _clear(self) -> None:
@@ -191,7 +197,8 @@ class Manifest:
 def claimed(job: Job, request: Request, progress: Progress = lambda doing, share: None) -> Iterator[Manifest]:
     """Takes `request`'s folder for `job`: begins its manifest, or reads it and looks at the pictures that are there.
 
-    Where a job fails before its first picture is finished, what this made is taken away again.
+    A whole job takes over what its shares have finished: their manifests become the one of all. Where a job fails
+    before its first picture is finished, what this made is taken away again.
 
     Raises:
         BadFileError: another process draws this job there, the folder holds another job or pictures of unknown origin
@@ -211,15 +218,17 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
         busy = f"{folder}: other processes are busy looking through it"
         with locks.held(folder / ".manifest.lock", wait_s=CLAIM_S, taken=busy):
             kept.enter_context(_drawing(path))
-            others = _other_jobs(job, request)
-            if request.overwrite:
-                for other in others:
-                    with _drawing(other) if other != path else nullcontext():
-                        _give_up(other)
-            elif others:
+            shares, others = _there(job, request)
+            if others and not request.overwrite:
                 raise _another(folder, others)
+            for other in {*shares, *others} - {path}:
+                kept.enter_context(_drawing(other))
+            for other in others:
+                _give_up(other)
             if begun := not path.exists() or _empty(path):
-                book._begin()
+                book._begin(shares)
+            for share in shares:
+                _remove(share)
         book._look(progress)
         try:
             yield book
@@ -239,11 +248,12 @@ def refuse_other(job: Job, request: Request) -> None:
     """Raises BadFileError where `claimed` would for what is in the folder, without looking at the pictures' bytes."""
     if request.overwrite:
         return
-    if others := _other_jobs(job, request):
+    shares, others = _there(job, request)
+    if others:
         raise _another(request.folder, others)
     if not (path := path_of(request)).exists() or _empty(path):
         files.refuse_existing(path, overwrite=True)
-        Manifest(path, job, request).refuse_pictures()
+        Manifest(path, job, request).refuse_pictures(shares)
 
 
 def path_of(request: Request) -> Path:
@@ -258,19 +268,23 @@ def _drawing(path: Path) -> AbstractContextManager[None]:
     return locks.held(path.with_name(f".{path.name}.lock"), wait_s=0.0, taken=taken)
 
 
-def _other_jobs(job: Job, request: Request) -> dict[Path, list[str]]:
-    """The manifests in the folder that are not of `job` or another shard of it, with what differs."""
+def _there(job: Job, request: Request) -> tuple[list[Path], dict[Path, list[str]]]:
+    """The other manifests in the folder: of shares of `job`, where it is whole, and of other jobs with what differs."""
     here = json.loads(header(job))["job"]
-    found = {}
+    shares, others = [], {}
     for path in sorted(request.folder.glob("manifest*.jsonl")):
         if _NAME.fullmatch(path.name) and not _empty(path):
             try:
-                different = differences(read_job(path), here)
+                then = read_job(path)
             except BadFileError as error:
-                different = [error.message]
-            if different:
-                found[path] = different
-    return found
+                others[path] = [error.message]
+                continue
+            share = request.shard.of == 1 and path != path_of(request)
+            if different := differences(then, here | {"shards": then.get("shards")} if share else here):
+                others[path] = different
+            elif share:
+                shares.append(path)
+    return shares, others
 
 
 def _another(folder: Path, others: Mapping[Path, list[str]]) -> BadFileError:

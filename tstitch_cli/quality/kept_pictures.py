@@ -1,51 +1,68 @@
-"""Keeps the pictures that an evaluation draws, each row's in a folder of its own, with how they were made."""
+"""Keeps the pictures that an evaluation draws: each row's are a job in a folder of its own, with a manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from tstitch_cli import provenance
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.jobs.request import paths_of
+from tstitch_cli.jobs.manifest import Manifest, claimed
+from tstitch_cli.jobs.prompts import Prompt
+from tstitch_cli.jobs.request import Request
+from tstitch_cli.jobs.shards import Shard
 from tstitch_cli.measuring import fingerprint
-from tstitch_cli.sample import Work, write
+from tstitch_cli.sample import Identity, Work, encoded, job
 from tstitch_cli.trajectory import Batch, Trajectory
 
 
 class KeptPictures:
-    """Pictures in `folder`/row-003/000000.png and so on."""
+    """The manifests of the rows that are drawn, by the name of the allocation."""
 
-    def __init__(self, family: Family, works: Mapping[str, Work], folder: Path) -> None:
-        """`works` by the name of the allocation, a row's number."""
-        self.family, self.works, self.folder = family, works, folder
+    def __init__(self, family: Family, works: Mapping[str, Work], manifests: Mapping[str, Manifest]) -> None:
+        """`works` and `manifests` by the name of the allocation, a row's number."""
+        self.family, self.works, self.manifests = family, works, manifests
 
     def has(self, name: str, batch: Batch) -> bool:
-        """Whether all of `batch` is there; raises BadFileError where another picture is in the place of one."""
-        paths = [self._path(name, index) for index in batch.indices]
-        there = [path.exists() for path in paths]
-        for path, exists, index, prompt, seed in zip(
-            paths, there, batch.indices, batch.prompts, batch.seeds, strict=True
-        ):
-            if exists and not self._is(path, self.works[name], index, prompt, seed):
-                raise BadFileError(
-                    f"{path}: is another picture than the one to be kept there", hint="keep them in another folder"
-                )
-        return all(there)
+        """Whether all of `batch` is there."""
+        return self.manifests[name].has(batch.indices)
 
     def keep(self, name: str, batch: Batch, trajectory: Trajectory) -> None:
-        """Writes the pictures; what is in their place was seen to be the same."""
-        write(self.family, self.works[name], batch, trajectory, self._folder(name), overwrite=True)
+        """Writes the pictures and their lines; raises what `Manifest.record` raises."""
+        self.manifests[name].record(encoded(self.family, self.works[name], batch, trajectory))
 
-    def _is(self, path: Path, work: Work, index: int, prompt: str, seed: int) -> bool:
-        made = provenance.read(path)
-        then = (made.prompt, made.index, made.seed, made.allocation, made.setting, made.weights, made.versions)
-        now = (prompt, index, seed, work.allocation, work.setting, self.family.weights, fingerprint.versions())
-        return then == now
 
-    def _folder(self, name: str) -> Path:
-        return self.folder / f"row-{int(name):03d}"
+@contextmanager
+def keeping(
+    family: Family,
+    works: Mapping[str, Work],
+    folder: Path,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+    shard: Shard,
+) -> Iterator[KeptPictures]:
+    """Takes `folder`/row-003 and so on for the job of drawing `prompts`, one a picture, by the row of that number.
 
-    def _path(self, name: str, index: int) -> Path:
-        return paths_of(self._folder(name), index, None)[0]
+    They are jobs as `tstitch sample` has them, in batches of the `batch_size` that the evaluation draws at once.
+
+    Raises:
+        BadFileError: a folder holds other pictures, or cannot be written; see `manifest.claimed`.
+    """
+    identity = Identity(family.weights, fingerprint.versions())
+    size = min(batch_size, len(prompts))
+    drawn = {name: replace(work, setting=replace(work.setting, batch_size=size)) for name, work in works.items()}
+    with ExitStack() as claims:
+        manifests = {}
+        for name, work in drawn.items():
+            request = Request(
+                tuple(map(Prompt, prompts)), folder / f"row-{int(name):03d}", seed=seed, loras=family.loras, shard=shard
+            )
+            try:
+                manifests[name] = claims.enter_context(claimed(job(work, request, identity), request))
+            except BadFileError as error:
+                raise BadFileError(error.message, hint="--keep them in another folder, or move away those") from error
+        yield KeptPictures(family, drawn, manifests)
