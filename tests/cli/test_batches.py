@@ -584,11 +584,19 @@ def test_prompts_with_their_own_seeds_and_counts(name: str, text: str) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_shares_a_job_out() -> None:
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc-per-node", "2", "-m"),
+        ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--module"),
+    ],
+    ids=["torchrun", "accelerate launch"],
+)
+def test_a_launcher_shares_a_job_out(launcher: tuple[str, ...]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     write_plan(quick_plan(), Path("plan.yaml"), overwrite=True)
     given = command(Path("plan.yaml"), Path("shared"), *JOB)
-    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tstitch_cli.app", *given]
+    launched = [sys.executable, "-m", *launcher, "tstitch_cli.app", *given]
     done = subprocess.run(launched, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "drawing share 1/2" in done.stderr
