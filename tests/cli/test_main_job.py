@@ -193,22 +193,27 @@ def test_a_plan_from_another_machine_is_refused_unless_allowed(job: Path) -> Non
 
 def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 5.0)
-    result = tstitch("demo", "--out", "demo")
+    monkeypatch.setattr("tstitch_cli.commands.demo.PICTURES", 2)
+    monkeypatch.setattr("tstitch_cli.commands.demo.TENTHS", (0, 10))
+    result = tstitch("demo", "--prompt", "a red sneaker", "--out", "demo")
     assert result.exit_code == 0, result.output
-    for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000015.png", "pictures/grid.png", "sweep.png"):
+    for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000001.png", "pictures/grid.png", "sweep.png"):
         assert (job / "demo" / name).stat().st_size > 0
+    assert {d.name for d in read_plan(job / "demo" / "plan.yaml").denoisers} == {"tiny-sd-small", "tiny-sd"}
+    assert provenance.read(job / "demo" / "pictures" / "000001.png").prompt == "a red sneaker"
+    assert "does not know" not in result.output
     assert tstitch("demo", "--out", "demo").exit_code == 3
 
 
-def test_the_demo_draws_what_it_is_asked_for_and_refuses_at_once_what_it_cannot(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused = tstitch("demo", "--prompt", "sneeker", "--out", "odd")
-    assert (refused.exit_code, (job / "odd").exists()) == (2, False)
-    assert "sneaker" in refused.output
-    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 1.0)
-    assert tstitch("demo", "--prompt", "coat", "--out", "coats").exit_code == 0
-    assert {provenance.read(job / "coats" / "pictures" / f"{i:06d}.png").prompt for i in range(4)} == {"coat"}
+def test_the_demo_tells_of_unknown_words_before_it_measures(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", measure)
+    result = tstitch("demo", "--prompt", "a dinosaur", "--prompt", "a red sneeker", "--out", "odd")
+    assert result.exit_code == 130
+    told = " ".join(result.output.split())
+    assert "tiny-sd was trained on few words and does not know 'dinosaur', 'sneeker' (did you mean 'sneaker'?)" in told
 
 
 @pytest.mark.slow
