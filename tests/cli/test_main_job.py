@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from tstitch_cli import provenance
 from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, read_profile, write_plan
+from tstitch_cli.zoo.registry import Zoo
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
 
@@ -191,8 +192,16 @@ def test_a_plan_from_another_machine_is_refused_unless_allowed(job: Path) -> Non
     assert allowed.exit_code == 0
 
 
-def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 5.0)
+def test_the_demo_leaves_everything_it_says(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["schema: tstitch/zoo/1", "denoisers:"]
+    for name in ("tiny-sd", "tiny-sd-small"):  # in fewer steps than usual
+        shipped = Zoo.shipped().entries[name]
+        defaults = "{steps: 8, scheduler: pndm, guidance: 7.5, size: 64, batch_size: 2, dtype: float32}"
+        told = f"family: tiny-sd, source: '{shipped.source}', parameters: {shipped.parameters}, defaults: {defaults}"
+        lines.append(f"  {name}: {{{told}}}")
+    (tmp_path / "zoo.yaml").write_text("\n".join(lines))
+    monkeypatch.setenv("TSTITCH_ZOO", str(tmp_path / "zoo.yaml"))
+    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 3.0)
     monkeypatch.setattr("tstitch_cli.commands.demo.PICTURES", 2)
     monkeypatch.setattr("tstitch_cli.commands.demo.TENTHS", (0, 10))
     result = tstitch("demo", "--prompt", "a red sneaker", "--out", "demo")
