@@ -86,7 +86,7 @@ def read_profile(path: Path) -> Profile:
 
 def read_plan(path: Path) -> Plan:
     """Reads and checks a plan; raises BadFileError with every fault."""
-    missing = "check the name, or make one: `tstitch profile` two denoisers, then `tstitch plan --budget 50%`"
+    missing = "check the name, or make one: `tstitch profile tiny-sd tiny-sd-small`, then `tstitch plan --budget 60%`"
     return read(path, Plan, PLAN_SCHEMA, faults_of_plan, missing=missing)
 
 

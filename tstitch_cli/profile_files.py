@@ -33,7 +33,8 @@ def newest(folder: Path = FOLDER) -> Path:
     if not dated:
         raise BadFileError(
             f"there is no measured or imported profile in {folder}/",
-            hint="measure one with `tstitch profile DENOISER DENOISER`, or name one of those that come with tstitch: "
+            hint="measure one with `tstitch profile tiny-sd tiny-sd-small` (`tstitch zoo` has others), or name one "
+            "of those that come with tstitch: "
             + (", ".join(f"--profile {name}" for name in shipped()[:2]) or "--profile FILE"),
         )
     return max(dated)[1]

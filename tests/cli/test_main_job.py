@@ -21,6 +21,7 @@ from tstitch_cli.app import app
 from tstitch_cli.documents import read_plan, read_profile, write_plan, write_profile
 from tstitch_cli.images import save_picture
 from tstitch_cli.schema import Profile
+from tstitch_cli.zoo.registry import Zoo
 
 FAMILY = ("fashion-s", "fashion-b", "fashion-xl")
 
@@ -210,12 +211,25 @@ def test_a_plan_from_another_machine_is_refused_unless_allowed(job: Path) -> Non
     assert allowed.exit_code == 0
 
 
-def test_the_demo_leaves_everything_it_says(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 5.0)
-    result = tstitch("demo", "--out", "demo")
+def test_the_demo_leaves_everything_it_says(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["schema: tstitch/zoo/1", "denoisers:"]
+    for name in ("tiny-sd", "tiny-sd-small"):  # in fewer steps than usual
+        shipped = Zoo.shipped().entries[name]
+        defaults = "{steps: 8, scheduler: pndm, guidance: 7.5, size: 64, batch_size: 2, dtype: float32}"
+        told = f"family: tiny-sd, source: '{shipped.source}', parameters: {shipped.parameters}, defaults: {defaults}"
+        lines.append(f"  {name}: {{{told}}}")
+    (tmp_path / "zoo.yaml").write_text("\n".join(lines))
+    monkeypatch.setenv("TSTITCH_ZOO", str(tmp_path / "zoo.yaml"))
+    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 3.0)
+    monkeypatch.setattr("tstitch_cli.commands.demo.PICTURES", 2)
+    monkeypatch.setattr("tstitch_cli.commands.demo.TENTHS", (0, 10))
+    result = tstitch("demo", "--prompt", "a red sneaker", "--out", "demo")
     assert result.exit_code == 0, result.output
-    for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000015.png", "pictures/grid.png", "sweep.png"):
+    for name in ("profile.yaml", "plan.yaml", "pareto.png", "pictures/000001.png", "pictures/grid.png", "sweep.png"):
         assert (job / "demo" / name).stat().st_size > 0
+    assert {d.name for d in read_plan(job / "demo" / "plan.yaml").denoisers} == {"tiny-sd-small", "tiny-sd"}
+    assert provenance.read(job / "demo" / "pictures" / "000001.png").prompt == "a red sneaker"
+    assert "does not know" not in result.output
     assert tstitch("demo", "--out", "demo").exit_code == 3
 
 
@@ -233,27 +247,27 @@ def test_an_interrupted_demo_names_a_command_that_works(job: Path, monkeypatch: 
 
     monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", profiled)
     monkeypatch.setattr("tstitch_cli.commands.sweeping.draw_sweep", lambda *given, **named: None)
-    monkeypatch.setattr("sys.argv", ["tstitch", "demo", "--out", "cut demo"])
+    monkeypatch.setattr("sys.argv", ["tstitch", "demo", "--prompt", "coat", "--out", "cut demo"])
     with monkeypatch.context() as patch:
         patch.setattr("tstitch_cli.sample.draw_each", cut)
-        result = tstitch("demo", "--out", "cut demo")
+        result = tstitch("demo", "--prompt", "coat", "--out", "cut demo")
     assert result.exit_code == 130
-    _, _, command = result.output.partition("2 of 16 pictures are finished; go on with\n")
-    assert command.strip() == "tstitch demo --out 'cut demo' --overwrite"
-    assert tstitch("demo", "--out", "cut demo").exit_code == 3
+    _, _, command = result.output.partition("2 of 8 pictures are finished; go on with\n")
+    assert command.strip() == "tstitch demo --prompt coat --out 'cut demo' --overwrite"
+    assert tstitch("demo", "--prompt", "coat", "--out", "cut demo").exit_code == 3
     assert tstitch(*shlex.split(command)[1:]).exit_code == 0
-    assert (job / "cut demo" / "pictures" / "000015.png").exists()
+    assert (job / "cut demo" / "pictures" / "000007.png").exists()
 
 
-def test_the_demo_draws_what_it_is_asked_for_and_refuses_at_once_what_it_cannot(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused = tstitch("demo", "--prompt", "sneeker", "--out", "odd")
-    assert (refused.exit_code, (job / "odd").exists()) == (2, False)
-    assert "sneaker" in refused.output
-    monkeypatch.setattr("tstitch_cli.commands.demo.PROFILE_SECONDS", 1.0)
-    assert tstitch("demo", "--prompt", "coat", "--out", "coats").exit_code == 0
-    assert {provenance.read(job / "coats" / "pictures" / f"{i:06d}.png").prompt for i in range(4)} == {"coat"}
+def test_the_demo_tells_of_unknown_words_before_it_measures(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tstitch_cli.commands.profile.measure_and_save", measure)
+    result = tstitch("demo", "--prompt", "a dinosaur", "--prompt", "a red sneeker", "--out", "odd")
+    assert result.exit_code == 130
+    told = " ".join(result.output.split())
+    assert "tiny-sd was trained on few words and does not know 'dinosaur', 'sneeker' (did you mean 'sneaker'?)" in told
 
 
 @pytest.mark.slow

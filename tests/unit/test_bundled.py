@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ import pytest
 import torch
 import yaml
 
+from tests.benchmarks import figures
 from tstitch_cli import components, denoisers
 from tstitch_cli.clocks import HostClock
+from tstitch_cli.commands import demo
 from tstitch_cli.networks.models import model_class
 from tstitch_cli.schema import Setting
+from tstitch_cli.training import captions
 from tstitch_cli.trajectory import Batch, noise_generator, run
 from tstitch_cli.zoo.entry import Entry, class_numbers
+from tstitch_cli.zoo.preflight import check
 from tstitch_cli.zoo.registry import BUNDLED, Zoo, is_here, path_of
 from tstitch_cli.zoo.weights import header, parameters_in
+from tstitch_cli.zoo.words import unknown
 
 FAMILIES = sorted(index.parent.name for index in BUNDLED.glob("*/model_index.json"))
 MOST_OF_A_FAMILY, MOST_OF_ALL = 50e6, 95e6
@@ -123,3 +129,38 @@ def _what(entry: Entry, prompts: tuple[str, ...]) -> dict[str, Any]:
     if entry.conditioning.kind == "class":
         return {"class_labels": class_numbers(entry, prompts)}
     return {"prompt": list(prompts)}
+
+
+def test_the_text_family_is_stable_diffusion_in_small() -> None:
+    entries = {entry.name: entry for entry in members("tiny-sd")}
+    assert set(entries) == {"tiny-sd-small", "tiny-sd-base", "tiny-sd", "tiny-sd-ink"}
+    sd = Zoo.shipped().entries["sd14"]
+    for entry in entries.values():
+        assert (entry.pipeline, entry.component, entry.noise) == (sd.pipeline, sd.component, sd.noise)
+        defaults = entry.defaults
+        assert (defaults.scheduler, defaults.steps, defaults.guidance, defaults.size) == ("pndm", 50, 7.5, 64)
+    assert entries["tiny-sd-ink"].parameters == entries["tiny-sd"].parameters
+    for pair in (("tiny-sd-small", "tiny-sd"), ("tiny-sd-small", "tiny-sd-base", "tiny-sd-ink")):
+        check([Zoo.shipped().resolve(name) for name in pair])
+
+
+def test_the_text_family_knows_the_words_of_its_captions() -> None:
+    told = members("tiny-sd")[0].conditioning
+    assert {*told.words} == {*captions.vocabulary()}
+    seen = {text for scene in scenes() for text in captions.wordings(scene) if not scene.held_out}
+    assert {*told.examples, *PROMPTS["text"], *demo.PROMPTS} <= seen
+    assert {*figures.opening().prompts} <= {text for scene in scenes() for text in captions.wordings(scene)}
+    assert unknown(members("tiny-sd")[0], ["a dinosaur on red"]) == ("dinosaur",)
+
+
+def scenes() -> list[captions.Scene]:
+    """All that there are."""
+    kinds, colours = range(len(captions.NOUNS)), captions.NAMES
+    return [captions.Scene(*each) for each in itertools.product(kinds, colours, colours, (1, 2))]
+
+
+def test_the_readme_opens_with_the_text_family() -> None:
+    sheet = figures.opening()
+    assert (sheet.small, sheet.large) == ("tiny-sd-small", "tiny-sd")
+    plan = figures.sweep_plan(sheet)
+    assert (plan.setting.scheduler, plan.evaluations) == ("pndm", ((2, 1), (1, 49)))

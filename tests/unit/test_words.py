@@ -47,6 +47,7 @@ def test_each_word_is_told_once_with_the_near_one_and_those_there_are(entry: Ent
     assert told.count("dinosaur") == 1
     assert told.endswith("its words are a, red, sneaker, sneakers, t-shirt, background, on, blue")
     assert remark(entry, ["a red sneaker"]) is None
+    assert "did you mean" not in str(remark(entry, ["red and blue, one sneaker"]))
 
 
 def test_many_and_endless_words_make_no_endless_remark(entry: Entry) -> None:

@@ -28,7 +28,8 @@ def profile(
         list[str],
         typer.Argument(
             metavar="DENOISER...",
-            help="Two or more, in any order: names of the zoo, hub ids or local diffusers folders.",
+            help="Two or more, in any order: names of the zoo (tiny-sd and tiny-sd-small come with tstitch), hub ids "
+            "or local diffusers folders.",
         ),
     ],
     steps: Annotated[

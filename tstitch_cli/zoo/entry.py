@@ -184,7 +184,8 @@ def _number(entry: Entry, prompt: str, whole: dict[str, list[int]], names: dict[
     some = ", ".join(label.split(",")[0] for label in labels[:12]) + (" ..." if len(labels) > 12 else "")
     raise UsageError(
         f"{entry.latent_space.name} has no class {shown!r}",
-        hint=f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}",
+        hint=(f"did you mean {' or '.join(near)}?" if near else f"its classes are {some}")
+        + ("; sentences are for text families, such as tiny-sd" if asked.count(" ") > 1 else ""),
     )
 
 

@@ -13,6 +13,8 @@ from tstitch_cli.zoo.registry import Zoo
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _SHOWN, _LONGEST = 8, 40
 """Unknown words that are told, and the letters of each that are shown."""
+_TYPED = 4
+"""Letters from which on a word that is near another is taken for a slip: `and` is not meant as `an`."""
 
 
 def unknown(entry: Entry, prompts: Iterable[str]) -> tuple[str, ...]:
@@ -35,7 +37,7 @@ def remark(entry: Entry, prompts: Iterable[str]) -> str | None:
     words = entry.conditioning.words
     told = []
     for word in found[:_SHOWN]:
-        near = difflib.get_close_matches(word[:_LONGEST], words, n=1, cutoff=0.75)
+        near = difflib.get_close_matches(word[:_LONGEST], words, n=1, cutoff=0.75) if len(word) >= _TYPED else []
         told.append(f"'{word[:_LONGEST]}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
