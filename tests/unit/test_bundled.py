@@ -17,8 +17,8 @@ from tstitch_cli import components, denoisers
 from tstitch_cli.clocks import HostClock
 from tstitch_cli.commands import demo
 from tstitch_cli.networks.models import model_class
+from tstitch_cli.quality import captions
 from tstitch_cli.schema import Setting
-from tstitch_cli.training import captions
 from tstitch_cli.trajectory import Batch, noise_generator, run
 from tstitch_cli.zoo.entry import Entry, class_numbers
 from tstitch_cli.zoo.preflight import check
