@@ -138,7 +138,7 @@ def test_the_text_family_is_stable_diffusion_in_small() -> None:
     for entry in entries.values():
         assert (entry.pipeline, entry.component, entry.noise) == (sd.pipeline, sd.component, sd.noise)
         defaults = entry.defaults
-        assert (defaults.scheduler, defaults.steps, defaults.guidance, defaults.size) == ("pndm", 50, 7.5, 64)
+        assert (defaults.scheduler, defaults.steps, defaults.guidance, defaults.size) == ("pndm", 50, 3.0, 64)
     assert entries["tiny-sd-ink"].parameters == entries["tiny-sd"].parameters
     for pair in (("tiny-sd-small", "tiny-sd"), ("tiny-sd-small", "tiny-sd-base", "tiny-sd-ink")):
         check([Zoo.shipped().resolve(name) for name in pair])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.measures import Floats
-from tests.benchmarks.text import caches, compose, few, fractions, outlines, rules, stylised, timing
+from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, rules, stylised, timing
 from tests.benchmarks.text.__main__ import PARTS, build, possible
 from tests.benchmarks.text.bench import BASE, INK, INKED, LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.scale import Scale
@@ -206,6 +206,12 @@ def test_prompts_compose_where_held_out_ones_align_as_well() -> None:
     assert compose.composes(LARGE, shown(alignment=0.0, colour=0.0), good).agrees is None
 
 
+def test_a_sampler_stands_a_guidance_where_as_many_pictures_align() -> None:
+    good, bad = shown(alignment=0.9), shown(alignment=0.5)
+    assert guidance.stands("pndm", good, bad).agrees is False
+    assert guidance.stands("pndm", bad, good).agrees is True
+
+
 def test_outlines_are_followed_where_others_are_not() -> None:
     own, another = 0.9 * torch.ones(40), 0.4 * torch.ones(40)
     assert outlines.follows(LARGE, own, another).agrees is True
@@ -347,6 +353,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
     monkeypatch.setattr(caches, "SOME", (0.0, 0.3, 0.5, 1.0))
     monkeypatch.setattr(caches, "SAVED", {name: caches.SAVED[name] for name in list(caches.SAVED)[::3]})
     monkeypatch.setattr(outlines, "SOME", (0.0, 0.3, 1.0))
+    monkeypatch.setattr(guidance, "BETWEEN", ())
     parts = list(PARTS)
     if not_installed(caches.PACKAGES):
         parts.remove("caches")
@@ -357,7 +364,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
         assert all(f"({name})" in page for name in figure.pictures)
     made = sheets(bench.out)
     assert {"fractions", "alignment", "alignment-sheet", "stylised-sheet", "style", "few-sheet"} <= made.keys()
-    assert {"outlines-sheet", "compose-sheet"} <= made.keys()
+    assert {"outlines-sheet", "compose-sheet", "guidance-sheet"} <= made.keys()
     wanted = ["Table 2:", "Tables 10 and 11:", "Figure 30:"]
     assert all(any(figure.heading.startswith(name) for figure in figures) for name in wanted)
     assert sum(len(figure.verdicts) for figure in figures) > 20

@@ -23,7 +23,7 @@ from tests.benchmarks.report import building
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.figure import FREE, Figure
 from tests.benchmarks.report.page import About
-from tests.benchmarks.text import caches, compose, few, fractions, outlines, stylised
+from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, stylised
 from tests.benchmarks.text.bench import BASE, INK, INKED, LARGE, SMALL, Bench
 from tests.benchmarks.text.rules import MARGIN
 from tests.benchmarks.text.scale import FULL, QUICK, Scale
@@ -73,6 +73,7 @@ PARTS = {
     "caches": Part(caches.figures, (SMALL, LARGE), caches.PACKAGES),
     "outlines": Part(outlines.figures, (SMALL, LARGE, outlines.CONTROL)),
     "compose": Part(compose.figures, (SMALL, BASE, LARGE, INK)),
+    "guidance": Part(guidance.figures, (SMALL, LARGE)),
 }
 
 
