@@ -30,5 +30,5 @@ class Scale:
     at_once: int
 
 
-FULL = Scale(steps=50, pictures=800, fewer=400, few=1000, rounds=8, real=1000, at_once=100)
+FULL = Scale(steps=50, pictures=400, fewer=200, few=500, rounds=8, real=1000, at_once=100)
 QUICK = replace(FULL, steps=10, pictures=100, fewer=100, few=100, rounds=3, real=200, at_once=50)
