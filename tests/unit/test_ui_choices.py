@@ -14,6 +14,7 @@ from tstitch_cli.ui.choices import offered, usual
 from tstitch_cli.zoo.registry import Zoo
 
 FASHION = "fashion: fashion-s, fashion-b, fashion-xl"
+TINY = "tiny-sd: tiny-sd-small, tiny-sd-base, tiny-sd"
 
 
 @pytest.fixture
@@ -24,13 +25,13 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
     return Zoo.load()
 
 
-def test_the_families_on_this_disk_are_offered_the_bundled_ones_first(zoo: Zoo) -> None:
-    assert [choice.label for choice in offered(zoo)] == [FASHION, QUICK, SLOW]
+def test_the_families_on_this_disk_are_offered_the_bundled_ones_first_and_the_one_for_sentences(zoo: Zoo) -> None:
+    assert [choice.label for choice in offered(zoo)] == [TINY, FASHION, QUICK, SLOW]
 
 
 def test_what_was_named_comes_first_and_once(zoo: Zoo) -> None:
     labels = [choice.label for choice in offered(zoo, ["quick-xl", "quick-s"])]
-    assert labels == [QUICK, FASHION, SLOW]
+    assert labels == [QUICK, TINY, FASHION, SLOW]
     assert offered(zoo, ["fashion-xl", "fashion-s"])[0].label == "fashion: fashion-s, fashion-xl"
 
 
@@ -48,7 +49,7 @@ def test_a_profile_brings_its_denoisers(zoo: Zoo, tmp_path: Path) -> None:
     write_profile(profile_of("slow"), path, overwrite=False)
     first, *others = offered(zoo, profile=str(path))
     assert (first.label, first.profile) == (SLOW, path)
-    assert [choice.label for choice in others] == [FASHION, QUICK]
+    assert [choice.label for choice in others] == [TINY, FASHION, QUICK]
     with pytest.raises(UsageError, match="a profile has its own denoisers"):
         offered(zoo, ["quick-s", "quick-xl"], str(path))
 

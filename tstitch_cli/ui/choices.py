@@ -51,7 +51,7 @@ class Choice:
 
 
 def offered(zoo: Zoo, names: Sequence[str] = (), profile: str | None = None) -> tuple[Choice, ...]:
-    """What was named or profiled first, then the families of the zoo that are on this disk, bundled ones first.
+    """What was named or profiled first, then the families of the zoo that are on this disk: see `families`.
 
     Raises what `Zoo.resolve`, `preflight.check` and `documents.read_profile` raise, and UsageError where both names
     and a profile are given, the profile is of drawings that start from a file, or there is nothing to offer.
@@ -75,7 +75,10 @@ def offered(zoo: Zoo, names: Sequence[str] = (), profile: str | None = None) -> 
 
 
 def families(zoo: Zoo) -> list[Choice]:
-    """The families of `zoo` of which two denoisers or more are on this disk and can be stitched, bundled ones first."""
+    """The families of `zoo` of which two denoisers or more are on this disk and can be stitched.
+
+    Bundled ones come first, and of these the ones that draw from sentences.
+    """
     members: dict[str, list[Entry]] = {}
     for entry in zoo.entries.values():
         if entry.family is not None and is_here(entry):
@@ -88,7 +91,12 @@ def families(zoo: Zoo) -> list[Choice]:
         except UsageError:
             continue
         found.append(Choice(tuple(smallest_first(entries))))
-    return sorted(found, key=lambda choice: not choice.entries[-1].source.startswith("bundled:"))
+    return sorted(found, key=lambda choice: _later(choice.entries[-1]))
+
+
+def _later(entry: Entry) -> tuple[bool, bool]:
+    bundled = entry.source.startswith("bundled:")
+    return not bundled, bundled and entry.conditioning.kind != "text"
 
 
 def usual(members: Sequence[Entry]) -> list[Entry]:
