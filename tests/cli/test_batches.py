@@ -476,6 +476,64 @@ def test_what_shares_left_damaged_is_told_and_drawn_again_where_that_is_allowed(
     assert contents(Path("out")) == expected
 
 
+def test_a_whole_job_goes_on_with_what_a_killed_share_left() -> None:
+    """A batch that is drawn and not yet listed, and what was half written."""
+    expected = whole()
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    share = Path("out/manifest-1-of-2.jsonl")
+    share.write_bytes(b"".join(share.read_bytes().splitlines(keepends=True)[:3]))
+    for left in (".000004.png.01234567.tmp", f".{share.name}.89abcdef.tmp", f".{share.name}.lock", ".manifest.lock"):
+        Path("out", left).write_bytes(b"half" if left.endswith("tmp") else b"")
+    assert tstitch(*JOB, "--dry-run").exit_code == 0
+    result = tstitch(*JOB)
+    assert result.exit_code == 0, result.output
+    assert contents(Path("out")) == expected
+
+
+def test_another_picture_among_those_of_shares_is_not_replaced() -> None:
+    expected = whole()
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    Path("out/000002.png").write_bytes(b"mine")
+    refused = tstitch(*JOB)
+    assert refused.exit_code == ExitStatus.PARTIAL
+    assert "000002.png: exists already, and is not the picture that this job draws" in said(refused)
+    assert Path("out/000002.png").read_bytes() == b"mine"
+    assert tstitch(*JOB, "--overwrite").exit_code == 0
+    assert contents(Path("out")) == expected
+
+
+def test_more_shares_than_files_may_be_open_are_taken_over() -> None:
+    for number in range(1, 13):
+        assert tstitch("--prompt", "bag", "--count", "24", "--shard", f"{number}/12").exit_code == 0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, before[1]))
+    try:
+        result = tstitch("--prompt", "bag", "--count", "24")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.exit_code == 0, result.output
+    assert contents(Path("out")) == whole("--prompt", "bag", "--count", "24")
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe"])
+@pytest.mark.parametrize("name", ["manifest.jsonl", "manifest-1-of-2.jsonl"])
+def test_a_manifest_that_leads_elsewhere_is_neither_read_nor_written(kind: str, name: str) -> None:
+    assert tstitch(*JOB, *(("--shard", "1/2") if "-of-" in name else ())).exit_code == 0
+    path = Path("out", name)
+    torn = path.read_bytes() + b"torn"
+    path.rename("outside")
+    Path("outside").write_bytes(torn)
+    path.symlink_to("../outside") if kind == "a link" else os.mkfifo(path)
+    for more in ((), ("--overwrite",)):
+        refused = tstitch(*JOB, *more)
+        assert refused.exit_code == ExitStatus.BAD_FILE
+        assert f"{name}: is" in said(refused)
+    assert Path("outside").read_bytes() == torn
+    path.unlink()
+    Path("outside").rename(path)
+    assert tstitch(*JOB).exit_code == 0
+
+
 def test_a_share_that_is_drawn_at_this_moment_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     others = list[Result]()
     with monkeypatch.context() as patch:
