@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.jobs import contents
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
 from tstitch_cli.components import digest_of
+from tstitch_cli.jobs.locks import held
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import RANDOM_WEIGHTS, Fingerprint, Plan, Setting
@@ -159,6 +161,43 @@ def test_what_is_kept_is_a_job_that_sample_goes_on_with(here: Path) -> None:
         drawn = CliRunner().invoke(app, [*drawing, folder])
         assert drawn.exit_code == 0, drawn.output
         assert contents(here / folder) == kept
+
+
+@pytest.mark.parametrize("way", ["unlisted", "changed", "broken line", "no JSON", "unknown", "in use"])
+def test_what_is_in_the_way_of_kept_pictures_is_told_without_options_of_other_commands(
+    plan: Plan, here: Path, way: str
+) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--batch-size", "10", "--keep", "kept")
+    folder = here / "kept/row-000"
+    assert evaluate(*given).exit_code == 0
+    manifest = folder / "manifest.jsonl"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    if way == "unlisted":
+        manifest.write_bytes(b"".join(lines[:11]))
+    if way in ("unlisted", "changed"):
+        (folder / "000015.png").write_bytes(b"mine")
+    if way in ("broken line", "no JSON"):
+        manifest.write_bytes(b"".join(lines) + (b"{}\n" if way == "broken line" else b"\0\n"))
+    if way == "unknown":
+        manifest.unlink()
+    before = contents(here / "kept")
+    with held(folder / ".manifest.jsonl.lock", wait_s=0.0, taken="") if way == "in use" else nullcontext():
+        refused = evaluate(*given)
+    assert refused.exit_code == 3
+    assert "--o" not in refused.stderr
+    advice = "wait until it has ended" if way == "in use" else "--keep them in another folder"
+    assert f"hint: {advice}" in refused.stderr
+    assert contents(here / "kept") == before
+
+
+def test_a_row_that_a_killed_share_left_is_gone_on_with(plan: Plan, here: Path) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--batch-size", "5", "--keep")
+    assert evaluate(*given, "whole").exit_code == 0
+    assert evaluate(*given, "kept", "--shard", "1/2").exit_code == 0
+    share = here / "kept/row-000/manifest-1-of-2.jsonl"
+    share.write_bytes(b"".join(share.read_bytes().splitlines(keepends=True)[:6]))
+    assert evaluate(*given, "kept").exit_code == 0
+    assert contents(here / "kept") == contents(here / "whole")
 
 
 def test_a_reference_of_ones_own_pictures(plan: Plan, here: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tstitch_cli.denoisers import Family
 from tstitch_cli.errors import BadFileError
-from tstitch_cli.jobs.manifest import Manifest, claimed
+from tstitch_cli.jobs.manifest import Manifest, OccupiedError, claimed
 from tstitch_cli.jobs.prompts import Prompt
 from tstitch_cli.jobs.request import Request
 from tstitch_cli.jobs.shards import Shard
@@ -31,7 +31,8 @@ class KeptPictures:
 
     def keep(self, name: str, batch: Batch, trajectory: Trajectory) -> None:
         """Writes the pictures and their lines; raises what `Manifest.record` raises."""
-        self.manifests[name].record(encoded(self.family, self.works[name], batch, trajectory))
+        with _as_evaluate_has_it():
+            self.manifests[name].record(encoded(self.family, self.works[name], batch, trajectory))
 
 
 @contextmanager
@@ -55,14 +56,21 @@ def keeping(
     identity = Identity(family.weights, fingerprint.versions())
     size = min(batch_size, len(prompts))
     drawn = {name: replace(work, setting=replace(work.setting, batch_size=size)) for name, work in works.items()}
+    given = tuple(map(Prompt, prompts))
     with ExitStack() as claims:
         manifests = {}
         for name, work in drawn.items():
-            request = Request(
-                tuple(map(Prompt, prompts)), folder / f"row-{int(name):03d}", seed=seed, loras=family.loras, shard=shard
-            )
-            try:
+            place = folder / f"row-{int(name):03d}"
+            request = Request(given, place, seed=seed, loras=family.loras, shard=shard)
+            with _as_evaluate_has_it():
                 manifests[name] = claims.enter_context(claimed(job(work, request, identity), request))
-            except BadFileError as error:
-                raise BadFileError(error.message, hint="--keep them in another folder, or move away those") from error
         yield KeptPictures(family, drawn, manifests)
+
+
+@contextmanager
+def _as_evaluate_has_it() -> Iterator[None]:
+    """Advises what `tstitch evaluate` can do, which has no --overwrite, where other pictures are in the way."""
+    try:
+        yield
+    except OccupiedError as error:
+        raise BadFileError(error.message, hint="--keep them in another folder, or move away what is there") from error
