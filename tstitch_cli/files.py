@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems without hard links answer."""
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 """What file systems answer that cannot sync a file or a folder."""
+_NAMED = 50
+"""Characters of a file's name that its temporary one has."""
 _AT_ONCE = 16
 """Files that are synced at the same time."""
 
@@ -50,7 +52,7 @@ def write(path: Path, content: bytes, *, overwrite: bool, synced: bool = False) 
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     refuse_existing(path, overwrite=overwrite)
-    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{path.name[:_NAMED]}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -104,6 +106,20 @@ def written_halfway(name: str) -> str | None:
     if len(parts) < 4 or parts[0] or parts[-1] != "tmp" or len(parts[-2]) != 8:
         return None
     return ".".join(parts[1:-2])
+
+
+def clear_halfway(folder: Path, names: Iterable[str]) -> None:
+    """Takes away what killed processes had begun to write of the files `names`; raises BadFileError where it cannot.
+
+    A process that writes one of them at this moment finds its file gone.
+    """
+    begun = {name[:_NAMED] for name in names}
+    try:
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if written_halfway(entry.name) in begun:
+                (folder / entry.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def unwritable(path: Path, error: Exception) -> BadFileError:

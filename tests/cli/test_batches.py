@@ -201,7 +201,8 @@ def test_what_a_killed_process_left_is_mended() -> None:
     lines = before["manifest.jsonl"].splitlines(keepends=True)
     Path("whole/manifest.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:30])
     Path("whole/000007.png").unlink()
-    for left in (".000007.png.01234567.tmp", ".manifest.jsonl.89abcdef.tmp", ".manifest.jsonl.lock", ".manifest.lock"):
+    halves = (".000007.png.01234567.tmp", ".manifest.jsonl.89abcdef.tmp", ".grid.png.01234567.tmp")
+    for left in (*halves, ".manifest.jsonl.lock", ".manifest.lock"):
         Path("whole", left).write_bytes(before["000007.png"][:50] if left.endswith("tmp") else b"")
     assert tstitch(*JOB, out="whole").exit_code == 0
     assert contents(Path("whole")) == before

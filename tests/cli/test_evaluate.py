@@ -200,6 +200,20 @@ def test_a_row_that_a_killed_share_left_is_gone_on_with(plan: Plan, here: Path) 
     assert contents(here / "kept") == contents(here / "whole")
 
 
+def test_what_killed_processes_had_begun_to_write_is_taken_away(plan: Plan, here: Path) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--keep", "kept")
+    assert evaluate(*given).exit_code == 0
+    whole = contents(here)
+    (record,) = (here / "work").glob("*.npz")
+    record.rename(here / "work" / f".{record.name}.01234567.tmp")
+    (here / "work/.another.npz.01234567.tmp").write_bytes(b"of another, which may be at it")
+    (here / "kept/row-000/.000003.png.01234567.tmp").write_bytes(b"half")
+    (here / ".plan.yaml.01234567.tmp").write_bytes(b"half")
+    assert evaluate(*given).exit_code == 0
+    (here / "work/.another.npz.01234567.tmp").unlink()
+    assert contents(here) == whole
+
+
 def test_a_reference_of_ones_own_pictures(plan: Plan, here: Path) -> None:
     assert evaluate(*COUNT, "--rows", "4", "--metrics", "fid", "--keep", "kept").exit_code == 0
     other = evaluate(*COUNT, "--rows", "4", "--reference", "kept/row-004")

@@ -132,6 +132,7 @@ def evaluate(
             hint="give the same command again: what was found out is kept, and is not drawn again",
         )
     filled = _filled(plan, numbers, found)
+    files.clear_halfway(plan_file.parent, [plan_file.name])
     documents.write_plan(filled, plan_file, overwrite=True)
     if as_json:
         import json

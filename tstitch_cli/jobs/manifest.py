@@ -188,12 +188,8 @@ class Manifest:
             return {}, len(self._header)
 
     def _clear(self, manifests: Iterable[Path]) -> None:
-        """Takes away what killed processes had begun to write of this job's pictures and of `manifests`."""
-        ours = self._files.keys() | {self.path.name, *(path.name for path in manifests)}
-        with _telling(self.folder):
-            for entry in os.scandir(self.folder):
-                if files.written_halfway(entry.name) in ours:
-                    (self.folder / entry.name).unlink(missing_ok=True)
+        """Takes away what killed processes had begun to write of this job's files and of `manifests`."""
+        files.clear_halfway(self.folder, {*self._files, SHEET, self.path.name, *(path.name for path in manifests)})
 
     def _finish(self) -> None:
         """Puts the lines of a complete job in order."""
