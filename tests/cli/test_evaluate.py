@@ -143,6 +143,22 @@ def test_pictures_are_kept_with_how_they_were_made(plan: Plan, here: Path) -> No
     assert contents(here / "kept") == before
 
 
+def test_another_job_in_the_way_is_told_before_anything_is_loaded(
+    plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--keep", "kept")
+    assert evaluate(*given).exit_code == 0
+
+    def loading(*given: Any, **named: Any) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr("tstitch_cli.denoisers.load", loading)
+    refused = evaluate(*given, "--seed", "5", "--remeasure")
+    assert refused.exit_code == 3
+    assert "seed was 1, is 5" in refused.stderr
+    assert "hint: --keep them in another folder" in refused.stderr
+
+
 def test_what_is_kept_is_a_job_that_sample_goes_on_with(here: Path) -> None:
     documents.write_plan(plan_of(batch_size=10), here / "plan.yaml", overwrite=False)
     given = (*COUNT, "--rows", "2", "--metrics", "accuracy", "--batch-size", "10", "--keep", "kept")
