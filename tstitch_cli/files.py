@@ -127,6 +127,8 @@ def unwritable(path: Path, error: Exception) -> BadFileError:
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = "free some space, or choose a folder on another disk" if full else "choose a folder that you may write to"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "`ulimit -n 8192` before the command lets it have more files open"
     return BadFileError(f"{path}: cannot be written: {why}", hint=hint)
 
 

@@ -22,7 +22,8 @@ from tests.toys import FakeClock, family
 from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
 from tstitch_cli.documents import write_plan
-from tstitch_cli.errors import DeviceError, ExitStatus
+from tstitch_cli.errors import BadFileError, DeviceError, ExitStatus
+from tstitch_cli.jobs.job import differences
 from tstitch_cli.jobs.manifest import claimed
 from tstitch_cli.jobs.prompts import Prompt
 from tstitch_cli.jobs.request import Request
@@ -172,6 +173,24 @@ def test_of_a_batch_with_a_missing_picture_the_others_are_left() -> None:
     assert "7 were there" in said(result)
     assert contents(Path("whole")) == before
     assert Path("whole/000002.png").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("hostile", [{"a" * 10**6: 1}, {"a": "b" * 10**6}, {"a": {"b" * 10**5: {"c" * 10**5: 1}}}])
+def test_what_a_hostile_manifest_says_is_told_in_short(hostile: dict[str, Any]) -> None:
+    Path("out").mkdir()
+    Path("out/manifest.jsonl").write_text(json.dumps({"schema": "tstitch/manifest/1", "job": hostile}) + "\n")
+    refused = tstitch(*JOB)
+    assert refused.exit_code == ExitStatus.BAD_FILE
+    assert "holds the pictures of another job" in said(refused)
+    assert len(said(refused)) < 2000
+
+
+def test_a_job_that_is_nested_without_end_is_no_job() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    with pytest.raises(BadFileError, match="nested too deeply"):
+        differences(deep, {"a": 1})
 
 
 @pytest.mark.parametrize("manifest", [b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])

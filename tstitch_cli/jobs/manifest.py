@@ -286,13 +286,13 @@ def _there(job: Job, request: Request) -> tuple[list[Path], dict[Path, list[str]
     for path in sorted(request.folder.glob("manifest*.jsonl")):
         if _NAME.fullmatch(path.name) and not _empty(path):
             _refuse_unusual(path)
+            share = request.shard.of == 1 and path != path_of(request)
             try:
                 then = read_job(path)
+                different = differences(then, here | {"shards": then.get("shards")} if share else here)
             except BadFileError as error:
-                others[path] = [error.message]
-                continue
-            share = request.shard.of == 1 and path != path_of(request)
-            if different := differences(then, here | {"shards": then.get("shards")} if share else here):
+                different = [error.message]
+            if different:
                 others[path] = different
             elif share:
                 shares.append(path)
