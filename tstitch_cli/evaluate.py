@@ -25,7 +25,7 @@ from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.quality.records import Records
 from tstitch_cli.quality.references import Reference
 from tstitch_cli.quality.statistics import Described, Sums, frechet, jackknifed
-from tstitch_cli.schema import RANDOM_WEIGHTS, Evaluation, Measured
+from tstitch_cli.schema import RANDOM_WEIGHTS, Evaluation, Measured, Setting
 from tstitch_cli.trajectory import Batch
 from tstitch_cli.zoo.entry import Entry
 
@@ -105,7 +105,7 @@ def evaluate(
     drawing = Drawing(
         family=family,
         turns={name: per_evaluation(allocation, counts) for name, allocation in allocations.items()},
-        batches=shard.take(_batches(prompts, seed, first, count, batch_size or batch_size_for(family))),
+        batches=shard.take(_batches(prompts, seed, first, count, batch_size or batch_size_for(family.setting))),
         extractor=extractor,
         scorer=scorer if "clip" in wanted else None,
         records=Records(work),
@@ -187,9 +187,9 @@ def asked_for(metrics: Sequence[str] | None, possible: Sequence[str]) -> tuple[s
     return tuple(possible if metrics is None else dict.fromkeys(metrics))
 
 
-def batch_size_for(family: Family) -> int:
+def batch_size_for(setting: Setting) -> int:
     """How many pictures are drawn at once: those of the setting, or more where they are small."""
-    return max(family.setting.batch_size, min(MOST_AT_ONCE, PIXELS_AT_ONCE // family.setting.size**2))
+    return max(setting.batch_size, min(MOST_AT_ONCE, PIXELS_AT_ONCE // setting.size**2))
 
 
 def digest_of_prompts(prompts: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems without hard links answer."""
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 """What file systems answer that cannot sync a file or a folder."""
+_NAMED = 50
+"""Characters of a file's name that its temporary one has."""
 _AT_ONCE = 16
 """Files that are synced at the same time."""
 
@@ -50,7 +52,7 @@ def write(path: Path, content: bytes, *, overwrite: bool, synced: bool = False) 
         BadFileError: the file exists and `overwrite` is false, or it cannot be written.
     """
     refuse_existing(path, overwrite=overwrite)
-    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{path.name[:_NAMED]}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -106,11 +108,27 @@ def written_halfway(name: str) -> str | None:
     return ".".join(parts[1:-2])
 
 
+def clear_halfway(folder: Path, names: Iterable[str]) -> None:
+    """Takes away what killed processes had begun to write of the files `names`; raises BadFileError where it cannot.
+
+    A process that writes one of them at this moment finds its file gone.
+    """
+    begun = {name[:_NAMED] for name in names}
+    try:
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if written_halfway(entry.name) in begun:
+                (folder / entry.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def unwritable(path: Path, error: Exception) -> BadFileError:
     """What is said where the system refuses to write at `path`."""
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = "free some space, or choose a folder on another disk" if full else "choose a folder that you may write to"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "`ulimit -n 8192` before the command lets it have more files open"
     return BadFileError(f"{path}: cannot be written: {why}", hint=hint)
 
 

@@ -22,7 +22,8 @@ from tests.toys import FakeClock, family
 from tstitch_cli import provenance, sample
 from tstitch_cli.app import app
 from tstitch_cli.documents import write_plan
-from tstitch_cli.errors import DeviceError, ExitStatus
+from tstitch_cli.errors import BadFileError, DeviceError, ExitStatus
+from tstitch_cli.jobs.job import differences
 from tstitch_cli.jobs.manifest import claimed
 from tstitch_cli.jobs.prompts import Prompt
 from tstitch_cli.jobs.request import Request
@@ -174,6 +175,24 @@ def test_of_a_batch_with_a_missing_picture_the_others_are_left() -> None:
     assert Path("whole/000002.png").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("hostile", [{"a" * 10**6: 1}, {"a": "b" * 10**6}, {"a": {"b" * 10**5: {"c" * 10**5: 1}}}])
+def test_what_a_hostile_manifest_says_is_told_in_short(hostile: dict[str, Any]) -> None:
+    Path("out").mkdir()
+    Path("out/manifest.jsonl").write_text(json.dumps({"schema": "tstitch/manifest/1", "job": hostile}) + "\n")
+    refused = tstitch(*JOB)
+    assert refused.exit_code == ExitStatus.BAD_FILE
+    assert "holds the pictures of another job" in said(refused)
+    assert len(said(refused)) < 2000
+
+
+def test_a_job_that_is_nested_without_end_is_no_job() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    with pytest.raises(BadFileError, match="nested too deeply"):
+        differences(deep, {"a": 1})
+
+
 @pytest.mark.parametrize("manifest", [b"not JSON\n", b'{"schema":"tstitch/manifest/1","job":[]}\n', b"\xff\n"])
 def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
     Path("out").mkdir()
@@ -201,7 +220,8 @@ def test_what_a_killed_process_left_is_mended() -> None:
     lines = before["manifest.jsonl"].splitlines(keepends=True)
     Path("whole/manifest.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:30])
     Path("whole/000007.png").unlink()
-    for left in (".000007.png.01234567.tmp", ".manifest.jsonl.89abcdef.tmp", ".manifest.jsonl.lock", ".manifest.lock"):
+    halves = (".000007.png.01234567.tmp", ".manifest.jsonl.89abcdef.tmp", ".grid.png.01234567.tmp")
+    for left in (*halves, ".manifest.jsonl.lock", ".manifest.lock"):
         Path("whole", left).write_bytes(before["000007.png"][:50] if left.endswith("tmp") else b"")
     assert tstitch(*JOB, out="whole").exit_code == 0
     assert contents(Path("whole")) == before
@@ -474,6 +494,64 @@ def test_what_shares_left_damaged_is_told_and_drawn_again_where_that_is_allowed(
     }
     assert tstitch(*JOB, "--overwrite").exit_code == 0
     assert contents(Path("out")) == expected
+
+
+def test_a_whole_job_goes_on_with_what_a_killed_share_left() -> None:
+    """A batch that is drawn and not yet listed, and what was half written."""
+    expected = whole()
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    share = Path("out/manifest-1-of-2.jsonl")
+    share.write_bytes(b"".join(share.read_bytes().splitlines(keepends=True)[:3]))
+    for left in (".000004.png.01234567.tmp", f".{share.name}.89abcdef.tmp", f".{share.name}.lock", ".manifest.lock"):
+        Path("out", left).write_bytes(b"half" if left.endswith("tmp") else b"")
+    assert tstitch(*JOB, "--dry-run").exit_code == 0
+    result = tstitch(*JOB)
+    assert result.exit_code == 0, result.output
+    assert contents(Path("out")) == expected
+
+
+def test_another_picture_among_those_of_shares_is_not_replaced() -> None:
+    expected = whole()
+    assert tstitch(*JOB, "--shard", "1/2").exit_code == 0
+    Path("out/000002.png").write_bytes(b"mine")
+    refused = tstitch(*JOB)
+    assert refused.exit_code == ExitStatus.PARTIAL
+    assert "000002.png: exists already, and is not the picture that this job draws" in said(refused)
+    assert Path("out/000002.png").read_bytes() == b"mine"
+    assert tstitch(*JOB, "--overwrite").exit_code == 0
+    assert contents(Path("out")) == expected
+
+
+def test_more_shares_than_files_may_be_open_are_taken_over() -> None:
+    for number in range(1, 13):
+        assert tstitch("--prompt", "bag", "--count", "24", "--shard", f"{number}/12").exit_code == 0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, before[1]))
+    try:
+        result = tstitch("--prompt", "bag", "--count", "24")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.exit_code == 0, result.output
+    assert contents(Path("out")) == whole("--prompt", "bag", "--count", "24")
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe"])
+@pytest.mark.parametrize("name", ["manifest.jsonl", "manifest-1-of-2.jsonl"])
+def test_a_manifest_that_leads_elsewhere_is_neither_read_nor_written(kind: str, name: str) -> None:
+    assert tstitch(*JOB, *(("--shard", "1/2") if "-of-" in name else ())).exit_code == 0
+    path = Path("out", name)
+    torn = path.read_bytes() + b"torn"
+    path.rename("outside")
+    Path("outside").write_bytes(torn)
+    path.symlink_to("../outside") if kind == "a link" else os.mkfifo(path)
+    for more in ((), ("--overwrite",)):
+        refused = tstitch(*JOB, *more)
+        assert refused.exit_code == ExitStatus.BAD_FILE
+        assert f"{name}: is" in said(refused)
+    assert Path("outside").read_bytes() == torn
+    path.unlink()
+    Path("outside").rename(path)
+    assert tstitch(*JOB).exit_code == 0
 
 
 def test_a_share_that_is_drawn_at_this_moment_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:

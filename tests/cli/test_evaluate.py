@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.jobs import contents
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
 from tstitch_cli.components import digest_of
+from tstitch_cli.jobs.locks import held
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
 from tstitch_cli.schema import RANDOM_WEIGHTS, Fingerprint, Plan, Setting
@@ -141,6 +143,22 @@ def test_pictures_are_kept_with_how_they_were_made(plan: Plan, here: Path) -> No
     assert contents(here / "kept") == before
 
 
+def test_another_job_in_the_way_is_told_before_anything_is_loaded(
+    plan: Plan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--keep", "kept")
+    assert evaluate(*given).exit_code == 0
+
+    def loading(*given: Any, **named: Any) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr("tstitch_cli.denoisers.load", loading)
+    refused = evaluate(*given, "--seed", "5", "--remeasure")
+    assert refused.exit_code == 3
+    assert "seed was 1, is 5" in refused.stderr
+    assert "hint: --keep them in another folder" in refused.stderr
+
+
 def test_what_is_kept_is_a_job_that_sample_goes_on_with(here: Path) -> None:
     documents.write_plan(plan_of(batch_size=10), here / "plan.yaml", overwrite=False)
     given = (*COUNT, "--rows", "2", "--metrics", "accuracy", "--batch-size", "10", "--keep", "kept")
@@ -159,6 +177,57 @@ def test_what_is_kept_is_a_job_that_sample_goes_on_with(here: Path) -> None:
         drawn = CliRunner().invoke(app, [*drawing, folder])
         assert drawn.exit_code == 0, drawn.output
         assert contents(here / folder) == kept
+
+
+@pytest.mark.parametrize("way", ["unlisted", "changed", "broken line", "no JSON", "unknown", "in use"])
+def test_what_is_in_the_way_of_kept_pictures_is_told_without_options_of_other_commands(
+    plan: Plan, here: Path, way: str
+) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--batch-size", "10", "--keep", "kept")
+    folder = here / "kept/row-000"
+    assert evaluate(*given).exit_code == 0
+    manifest = folder / "manifest.jsonl"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    if way == "unlisted":
+        manifest.write_bytes(b"".join(lines[:11]))
+    if way in ("unlisted", "changed"):
+        (folder / "000015.png").write_bytes(b"mine")
+    if way in ("broken line", "no JSON"):
+        manifest.write_bytes(b"".join(lines) + (b"{}\n" if way == "broken line" else b"\0\n"))
+    if way == "unknown":
+        manifest.unlink()
+    before = contents(here / "kept")
+    with held(folder / ".manifest.jsonl.lock", wait_s=0.0, taken="") if way == "in use" else nullcontext():
+        refused = evaluate(*given)
+    assert refused.exit_code == 3
+    assert "--o" not in refused.stderr
+    advice = "wait until it has ended" if way == "in use" else "--keep them in another folder"
+    assert f"hint: {advice}" in refused.stderr
+    assert contents(here / "kept") == before
+
+
+def test_a_row_that_a_killed_share_left_is_gone_on_with(plan: Plan, here: Path) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--batch-size", "5", "--keep")
+    assert evaluate(*given, "whole").exit_code == 0
+    assert evaluate(*given, "kept", "--shard", "1/2").exit_code == 0
+    share = here / "kept/row-000/manifest-1-of-2.jsonl"
+    share.write_bytes(b"".join(share.read_bytes().splitlines(keepends=True)[:6]))
+    assert evaluate(*given, "kept").exit_code == 0
+    assert contents(here / "kept") == contents(here / "whole")
+
+
+def test_what_killed_processes_had_begun_to_write_is_taken_away(plan: Plan, here: Path) -> None:
+    given = (*COUNT, "--rows", "0", "--metrics", "accuracy", "--keep", "kept")
+    assert evaluate(*given).exit_code == 0
+    whole = contents(here)
+    (record,) = (here / "work").glob("*.npz")
+    record.rename(here / "work" / f".{record.name}.01234567.tmp")
+    (here / "work/.another.npz.01234567.tmp").write_bytes(b"of another, which may be at it")
+    (here / "kept/row-000/.000003.png.01234567.tmp").write_bytes(b"half")
+    (here / ".plan.yaml.01234567.tmp").write_bytes(b"half")
+    assert evaluate(*given).exit_code == 0
+    (here / "work/.another.npz.01234567.tmp").unlink()
+    assert contents(here) == whole
 
 
 def test_a_reference_of_ones_own_pictures(plan: Plan, here: Path) -> None:

@@ -295,11 +295,16 @@ def test_an_unknown_denoiser_is_told_before_anything_is_loaded() -> None:
     assert "there is no denoiser 'fashion-xxl'" in result.output
 
 
-def test_ctrl_c_ends_it_and_leaves_no_file(served: Served) -> None:
+def test_nonsense_is_told_in_a_line_and_ctrl_c_ends_it_and_leaves_no_file(served: Served) -> None:
+    for number, path, status in ((0, "run/predict", 500), (9999, "run/predict", 500), (9999, "queue/join", 500)):
+        body = json.dumps({"data": [], "fn_index": number, "session_hash": "other"}).encode()
+        assert answered(f"{served.url}/gradio_api/{path}", body=body)[0] == status
     assert list(served.folder.glob("tstitch-ui-*"))
     served.process.send_signal(signal.SIGINT)
     _, said = served.process.communicate(timeout=60)
     assert served.process.returncode == 130
     assert "interrupted" in said
     assert "Traceback" not in said
+    assert "a request was not answered: ValueError: An event handler (on_change) didn't receive enough" in said
+    assert said.count("a request was not answered: KeyError: 9999") == 2
     assert list(served.folder.glob("tstitch-ui-*")) == []

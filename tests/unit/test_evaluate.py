@@ -263,4 +263,4 @@ def test_batches_follow_the_size_of_pictures(family: Family) -> None:
 
     sizes: Sequence[tuple[int, int]] = [(16, 100), (256, 32), (512, 8), (2048, 2)]
     for side, expected in sizes:
-        assert stage.batch_size_for(replace(family, setting=replace(family.setting, size=side))) == expected
+        assert stage.batch_size_for(replace(family.setting, size=side)) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,9 @@ def test_what_a_killed_process_left_is_told_from_other_files(tmp_path: Path, mon
     assert [files.written_halfway(name) for name in left] == ["000003.png"]
     for name in ("000003.png", ".hidden.tmp", "a.b.12345678.tmp", ".000003.png.1234.tmp", ".000003.png.12345678"):
         assert files.written_halfway(name) is None
+
+
+def test_too_many_open_files_are_no_matter_of_the_folder(tmp_path: Path) -> None:
+    told = files.unwritable(tmp_path / "x.lock", OSError(errno.EMFILE, "Too many open files"))
+    assert "Too many open files" in told.message
+    assert "ulimit -n" in str(told.hint)

@@ -132,6 +132,7 @@ def evaluate(
             hint="give the same command again: what was found out is kept, and is not drawn again",
         )
     filled = _filled(plan, numbers, found)
+    files.clear_halfway(plan_file.parent, [plan_file.name])
     documents.write_plan(filled, plan_file, overwrite=True)
     if as_json:
         import json
@@ -248,19 +249,18 @@ def _measure(
         tell_left_out(extractor.judge.asking(entries[0], in_turn), wanted, asked, count)
     evaluation = stage.evaluation_of(extractor, compared, prompts, seed=seed, count=count)
     refuse_mixing(plan, numbers, evaluation, remeasure=remeasure)
+    from tstitch_cli.quality.kept_pictures import jobs_of, keeping, refuse_others
+
+    works = {str(number): work_of(plan, plan.rows[number]) for number in numbers}
+    size = batch_size or stage.batch_size_for(plan.setting)
+    kept = None if keep is None else jobs_of(works, keep, in_turn, seed=seed, batch_size=size, shard=share)
+    refuse_others(kept or {})
     entries, control = fetch_missing(entries, plan.setting.dtype, bar, control, plan.setting.embeddings)
     bar("loading " + ", ".join(d.name for d in plan.denoisers), 0.0)
     from tstitch_cli.denoisers import load
-    from tstitch_cli.quality.kept_pictures import keeping
 
     family = load(entries, plan.setting, control=control)
-    works = {str(number): work_of(plan, plan.rows[number]) for number in numbers}
-    size = batch_size or stage.batch_size_for(family)
-    with (
-        nullcontext()
-        if keep is None
-        else keeping(family, works, keep, in_turn, seed=seed, batch_size=size, shard=share) as keeper
-    ):
+    with nullcontext() if kept is None else keeping(family, kept, bar) as keeper:
         return stage.evaluate(
             family,
             {name: each.allocation for name, each in works.items()},

@@ -16,7 +16,7 @@ from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/manifest/1"
 _WIDEST = 80
-"""Characters of a value that are told."""
+"""Characters of a name or value that are told."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,20 @@ def job_of(
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not the same in two jobs, but for the number of the shard and what is not known now."""
-    before, after = dict(_flat(then)), dict(_flat(now))
+    """What is not the same in two jobs, but for the number of the shard and what is not known now.
+
+    Raises BadFileError where `then`, which a stranger may have written, is nested too deeply.
+    """
+    try:
+        before = dict(_flat(then))
+    except RecursionError:
+        raise BadFileError("what it says of its job is nested too deeply") from None
+    after = dict(_flat(now))
     known = {name.partition(".")[0] for name in after}
     unknown = {"shard"} | ({"weights", "versions"} - known)
     names = [name for name in (*after, *(before.keys() - after.keys())) if name.partition(".")[0] not in unknown]
     return [
-        f"{name} was {_short(before.get(name))}, is {_short(after.get(name))}"
+        f"{_cut(name)} was {_short(before.get(name))}, is {_short(after.get(name))}"
         for name in names
         if before.get(name) != after.get(name)
     ]
@@ -94,7 +101,10 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    return _cut(json.dumps(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 

@@ -27,7 +27,7 @@ def held(path: Path, *, wait_s: float, taken: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
-        raise BadFileError(taken, hint="wait until it has ended, or choose another folder with --out") from None
+        raise BadFileError(taken, hint="wait until it has ended, or choose another folder") from None
     except OSError as error:
         if error.errno == errno.ELOOP:  # laid there since
             raise _is_a_link(path) from error

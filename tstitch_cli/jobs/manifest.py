@@ -31,7 +31,12 @@ CLAIM_S = 60.0
 _NAME = re.compile(r"manifest(-[0-9]+-of-[0-9]+)?\.jsonl")
 _SHA = re.compile(r"[0-9a-f]{64}")
 _TOLD = 5
+_BROKEN = "--overwrite begins a new manifest, and leaves those pictures that are as they should be"
 Progress = Callable[[str, float], None]
+
+
+class OccupiedError(BadFileError):
+    """Something else is in the place of what a job draws; the hint is for commands that have --out and --overwrite."""
 
 
 class Manifest:
@@ -96,7 +101,7 @@ class Manifest:
             if path.stat().st_size == len(content) and _content(path) == content:
                 return
             if not self._overwrite:
-                raise BadFileError(
+                raise OccupiedError(
                     f"{path}: exists already, and is not the picture that this job draws",
                     hint="--overwrite replaces it; or move it away and give the same command again",
                 )
@@ -120,17 +125,20 @@ class Manifest:
     def _line(self, name: str, sha: str) -> str:
         return canonical({"file": name, "index": self._files[name], "sha256": sha})
 
-    def refuse_pictures(self, shares: Sequence[Path] = ()) -> None:
-        """Raises BadFileError where a file of the job is there already that none of the manifests `shares` lists."""
+    def refuse_pictures(self) -> None:
+        """Raises OccupiedError where a file of the job is there already, whoever wrote it."""
         found = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
-        for name in sorted((found & self._files.keys()) - self._listed(shares).keys()):
+        for name in sorted(found & self._files.keys()):
             if not _empty(self.folder / name):
-                files.refuse_existing(self.folder / name, overwrite=False)
+                raise OccupiedError(
+                    f"{self.folder / name}: exists already", hint="--overwrite replaces it, another --out keeps it"
+                )
 
     def _begin(self, shares: Sequence[Path] = ()) -> None:
         """Writes the manifest of a job that is new here, with what those of its `shares` list as finished."""
-        if not self._overwrite:
-            self.refuse_pictures(shares)
+        # A share that was killed has drawn pictures that it does not list; `record` looks at them as at any it finds.
+        if not self._overwrite and not shares:
+            self.refuse_pictures()
         self._write(self._header + "".join(self._line(*each) for each in self._listed(shares).items()))
         with _telling(self.folder):
             files.sync((), self.folder.parent)  # it may be new
@@ -145,9 +153,7 @@ class Manifest:
             files.sync((), self.folder)
 
     def _look(self, progress: Progress) -> None:
-        """Finds out what is finished, and takes away what a killed process had begun to write."""
-        with _telling(self.folder):
-            self._clear()
+        """Finds out what is finished."""
         said, whole = self._said(self.path)
         altered = []
         for number, (name, sha) in enumerate(said.items(), 1):
@@ -161,7 +167,7 @@ class Manifest:
                 self._done[name] = sha
         if altered and not self._overwrite:
             more = f" and {len(altered) - _TOLD} more" if len(altered) > _TOLD else ""
-            raise BadFileError(
+            raise OccupiedError(
                 f"{self.folder}: changed since they were drawn: {', '.join(altered[:_TOLD])}{more}: "
                 f"their SHA-256 is not the one in {self.path.name}",
                 hint="--overwrite draws them again; or move them away and give the same command again",
@@ -181,10 +187,9 @@ class Manifest:
                 self._begin()
             return {}, len(self._header)
 
-    def _clear(self) -> None:
-        for entry in os.scandir(self.folder):
-            if (halfway := files.written_halfway(entry.name)) in self._files or halfway == self.path.name:
-                (self.folder / entry.name).unlink(missing_ok=True)
+    def _clear(self, manifests: Iterable[Path]) -> None:
+        """Takes away what killed processes had begun to write of this job's files and of `manifests`."""
+        files.clear_halfway(self.folder, {*self._files, SHEET, self.path.name, *(path.name for path in manifests)})
 
     def _finish(self) -> None:
         """Puts the lines of a complete job in order."""
@@ -206,6 +211,7 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
     """
     folder, path = request.folder, path_of(request)
     files.refuse_existing(path, overwrite=True)
+    _refuse_unusual(path)
     new = not folder.exists()
     with _telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,8 +227,12 @@ def claimed(job: Job, request: Request, progress: Progress = lambda doing, share
             shares, others = _there(job, request)
             if others and not request.overwrite:
                 raise _another(folder, others)
+            # One after another, for thousands at once would be more open files than a process may have: whoever draws
+            # had to come by here to begin, and nobody else does now.
             for other in {*shares, *others} - {path}:
-                kept.enter_context(_drawing(other))
+                with _drawing(other):
+                    pass
+            book._clear((*shares, *others))
             for other in others:
                 _give_up(other)
             if begun := not path.exists() or _empty(path):
@@ -251,9 +261,10 @@ def refuse_other(job: Job, request: Request) -> None:
     shares, others = _there(job, request)
     if others:
         raise _another(request.folder, others)
-    if not (path := path_of(request)).exists() or _empty(path):
+    path = path_of(request)
+    if not shares and (not path.exists() or _empty(path)):
         files.refuse_existing(path, overwrite=True)
-        Manifest(path, job, request).refuse_pictures(shares)
+        Manifest(path, job, request).refuse_pictures()
 
 
 def path_of(request: Request) -> Path:
@@ -274,23 +285,30 @@ def _there(job: Job, request: Request) -> tuple[list[Path], dict[Path, list[str]
     shares, others = [], {}
     for path in sorted(request.folder.glob("manifest*.jsonl")):
         if _NAME.fullmatch(path.name) and not _empty(path):
+            _refuse_unusual(path)
+            share = request.shard.of == 1 and path != path_of(request)
             try:
                 then = read_job(path)
+                different = differences(then, here | {"shards": then.get("shards")} if share else here)
             except BadFileError as error:
-                others[path] = [error.message]
-                continue
-            share = request.shard.of == 1 and path != path_of(request)
-            if different := differences(then, here | {"shards": then.get("shards")} if share else here):
+                different = [error.message]
+            if different:
                 others[path] = different
             elif share:
                 shares.append(path)
     return shares, others
 
 
-def _another(folder: Path, others: Mapping[Path, list[str]]) -> BadFileError:
+def _refuse_unusual(path: Path) -> None:
+    """Raises BadFileError for a manifest that is a link, which leads elsewhere, or a pipe, which would never end."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise BadFileError(f"{path}: is a link or no regular file, which no manifest is", hint="move it away")
+
+
+def _another(folder: Path, others: Mapping[Path, list[str]]) -> OccupiedError:
     path, different = next(iter(others.items()))
     more = [f"and {len(different) - _TOLD} more"] if len(different) > _TOLD else []
-    return BadFileError(
+    return OccupiedError(
         f"{folder}: holds the pictures of another job ({path.name}): {'; '.join(different[:_TOLD] + more)}",
         hint="choose another folder with --out; --overwrite gives up the job that is there and replaces its pictures",
     )
@@ -304,14 +322,14 @@ def _lines(path: Path, known: Mapping[str, int]) -> tuple[dict[str, str], int]:
         for number, line in enumerate(iter(lambda: file.readline(strict_json.LIMIT_BYTES + 1), b""), 2):
             if not line.endswith(b"\n") and len(line) <= strict_json.LIMIT_BYTES:
                 break
-            found = strict_json.parse(line, f"{path}:{number}")
+            try:
+                found = strict_json.parse(line, f"{path}:{number}")
+            except BadFileError as error:
+                raise OccupiedError(error.message, hint=_BROKEN) from error
             name, sha = found.get("file"), found.get("sha256")
             right = isinstance(name, str) and isinstance(sha, str) and _SHA.fullmatch(sha) and name in known
             if not right or found != {"file": name, "index": known[str(name)], "sha256": sha}:
-                raise BadFileError(
-                    f"{path}:{number}: is no line about a picture of this job",
-                    hint="--overwrite begins a new manifest, and leaves those pictures that are as they should be",
-                )
+                raise OccupiedError(f"{path}:{number}: is no line about a picture of this job", hint=_BROKEN)
             said[str(name)] = str(sha)
             whole += len(line)
     return said, whole

@@ -73,6 +73,7 @@ class Drawing:
         missing = [
             (batch, names) for batch in self.batches if (names := [n for n in self.turns if not self._has(n, batch)])
         ]
+        self.records.clear(self._key(name, batch) for batch, names in missing for name in names)
         total = sum(self._cost_of(names) for _, names in missing)
         prefixes, drawn, done = SharedPrefixes(), 0, 0.0
         for batch, names in missing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,14 @@ class Records:
         """Keeps a record; raises BadFileError where it cannot be written."""
         content = io.BytesIO()
         np.savez(content, **{part: getattr(described, part).cpu().numpy() for part in _PARTS})
-        files.write(self.path(key), content.getvalue(), overwrite=True)
+        try:
+            files.write(self.path(key), content.getvalue(), overwrite=True)
+        except BadFileError:  # once more, as another that began just now may have taken it for what a killed one left
+            files.write(self.path(key), content.getvalue(), overwrite=True)
+
+    def clear(self, keys: Iterable[str]) -> None:
+        """Takes away what killed processes had begun to write of the records called `keys`."""
+        files.clear_halfway(self.folder, (self.path(key).name for key in keys))
 
     def kept(self, key: str, make: Callable[[], Described]) -> Described:
         """The record, made and kept where there is none."""
