@@ -88,7 +88,7 @@ def test_broken_inception_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_features_are_refused() -> None:
     with pytest.raises(UsageError, match="no features called 'resnet'") as told:
         features.named("resnet")
-    assert told.value.hint == "there are fashion, inception"
+    assert told.value.hint == "there are fashion, tiny-sd, inception"
 
 
 def test_the_classifier_of_captioned_pictures_sees_their_colours(tmp_path: Path) -> None:
