@@ -138,6 +138,28 @@ def test_a_picture_has_the_bytes_that_sample_writes_for_its_plan(quick: Known, s
     assert told.doing[0] == "drawing"
 
 
+def test_words_that_a_family_does_not_know_are_told_beside_its_picture(folder: Path) -> None:
+    entries = [Zoo.shipped().entries[name] for name in ("tiny-sd-small", "tiny-sd")]
+    made = measured(4, (0.001, 0.005))
+    denoisers = tuple(
+        replace(each, name=entry.name, source=entry.source, embedding="tiny-sd")
+        for each, entry in zip(made.denoisers, entries, strict=True)
+    )
+    setting = Setting(4, "ddim", 3.0, 1, 64, "float32", "cpu")
+    profile = replace(made, denoisers=denoisers, setting=setting, validation=(), fingerprint=None)
+    documents.write_profile(profile, folder / "text.yaml", overwrite=False)
+    (choice, *_) = offered(Zoo.load(), profile=str(folder / "text.yaml"))
+    session = Session([choice], folder / "text downloads", allow_stale=True)
+    most_s = session.prepare(choice.label, ME, Told()).most_s
+    plain, unknown, long = (
+        session.draw(choice.label, most_s, prompt, 0, ME, Told()).said
+        for prompt in ("a red bag", "a red dinosaur", "a red bag " * 9)
+    )
+    assert "does not know" not in " ".join(plain)
+    assert "does not know 'dinosaur'" in unknown[-1]
+    assert "is left out" in long[-1]
+
+
 def test_the_next_drawing_of_the_same_visitor_replaces_the_files(quick: Known, session: Session) -> None:
     first, other = (session.draw(QUICK, quick.least_s, "bag", 0, owner, Told()) for owner in ("first", "other"))
     second = session.draw(QUICK, quick.least_s, "bag", 0, "first", Told())

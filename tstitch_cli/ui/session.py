@@ -37,6 +37,7 @@ from tstitch_cli.schema import MAX_SEED, Plan, Profile, Setting
 from tstitch_cli.trajectory import Batch
 from tstitch_cli.ui.choices import Choice
 from tstitch_cli.ui.stopping import Passing, PassingClock, Turns
+from tstitch_cli.zoo.words import remark_on
 
 Tell = Callable[[str, float], None]
 """Told what runs now and which share of it, in [0, 1], is done."""
@@ -148,7 +149,9 @@ class Session:
             for path, (_, content) in zip(paths, drawn.files, strict=True):
                 write_png(path, content, overwrite=False)
             actual_s = drawn.actual_s + time.perf_counter() - began
-            return Drawing(plan, paths, tuple(report(plan, row, [actual_s], drawn.pictures)))
+            unknown = remark_on(plan, request.texts)
+            said = (*report(plan, row, [actual_s], drawn.pictures), *drawn.remarks, *([unknown] if unknown else []))
+            return Drawing(plan, paths, said)
 
     def sweep(self, label: str, budget_s: float, prompt: str, seed: object, owner: str, tell: Tell) -> Path:
         """Draws `prompt` from the same noise at every share of the smallest denoiser, into a contact sheet.
