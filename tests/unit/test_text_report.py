@@ -349,7 +349,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
     spent = SimpleNamespace(total_s=1.0)
     monkeypatch.setattr(timing, "run", lambda family, batch, turns, clock: spent)
     monkeypatch.setattr(fractions, "TENTHS", (0.0, 0.3, 1.0))
-    monkeypatch.setattr(stylised, "FIFTHS", (0.0, 0.4, 1.0))
+    monkeypatch.setattr(stylised, "SHARES", (0.0, 0.4, 1.0))
     monkeypatch.setattr(caches, "SOME", (0.0, 0.3, 0.5, 1.0))
     monkeypatch.setattr(caches, "SAVED", {name: caches.SAVED[name] for name in list(caches.SAVED)[::3]})
     monkeypatch.setattr(outlines, "SOME", (0.0, 0.3, 1.0))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 TENTHS = tuple(tenths / 10 for tenths in range(11))
 """Shares of the steps, in table 2."""
-FIFTHS = TENTHS[::2]
 SOME = (0.0, 0.3, 0.5, 0.7, 1.0)
 """Where a row is dear; the claim that the first 30 % cost nothing is among them."""
 

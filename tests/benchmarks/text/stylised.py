@@ -9,22 +9,21 @@ from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import INK, INKED, LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.fractions import ALIGNED
 from tests.benchmarks.text.rules import above, below, gain, no_worse, part, percent, points, said, some
-from tests.benchmarks.text.scale import FIFTHS
 from tests.benchmarks.text.sheet import drawn, with_sheet
 from tstitch_cli.training.captioned import SEEN
 
 AT = 0.4
 """The share of the steps that the paper gives to the general model."""
-MOST_SHOWN = 0.6
-"""The largest share on the sheet."""
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+ON_SHEET = (0.1, 0.2, 0.4, 0.6)
 SHARE = "share of the first steps by a general model"
 
 
 def figures(bench: Bench) -> list[Figure]:
     """Alignment and style of the stylised model behind a small and behind a large general one."""
     pictures, steps = bench.scale.fewer, bench.scale.steps
-    small = by_share(SMALL, INK, FIFTHS[:-1], steps)
-    large = by_share(LARGE, INK, FIFTHS[1:-1], steps)
+    small = by_share(SMALL, INK, SHARES[:-1], steps)
+    large = by_share(LARGE, INK, SHARES[1:-1], steps)
     alone = {name: ((name, steps),) for name in (SMALL, LARGE)}
     found = bench.drawn("stylised, small first", (SMALL, INK), small, SEEN, pictures)
     behind = bench.drawn("stylised, large first", (LARGE, INK), large, SEEN, pictures)
@@ -34,7 +33,7 @@ def figures(bench: Bench) -> list[Figure]:
     columns = {f"{INK} alone": drawn(bench.studio.load((SMALL, INK), bench.setting), small[0.0])}
     for name, rows in ((SMALL, small), (LARGE, large)):
         family = bench.studio.load((name, INK), bench.setting)
-        columns |= {f"{share:.0%} {name}": drawn(family, row) for share, row in rows.items() if 0 < share <= MOST_SHOWN}
+        columns |= {f"{share:.0%} {name}": drawn(family, row) for share, row in rows.items() if share in ON_SHEET}
     shown = (
         f"{SMALL} or {LARGE}, then {INK}; {bench.setting.words}; {pictures:,} pictures of each row, of combinations of "
         "training."
@@ -80,7 +79,8 @@ def _style(bench: Bench, shown: str, lines: Mapping[str, Mapping[float, Drawn]])
     return Figure(
         "style",
         "Whether the style stays",
-        f"{shown} The style is told by the family's classifier.",
+        f"{shown} The style is told by the family's classifier. It is of lines, which the last steps draw, and of "
+        "grounds: paper in a pale tint of the colour that was asked for, which the first steps decide.",
         SHARE,
         "share of pictures in ink",
         _lines(lines, "style"),
