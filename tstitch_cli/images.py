@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ _ROW_LABEL = 170
 """Width that the labels of rows may take."""
 _ROW_LINES = 4
 _INK, _GREY, _PAPER = (28, 28, 32), (110, 112, 120), (255, 255, 255)
+
+_WIDER = ("mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+"""In matplotlib's folder: a font of Latin, Greek, Cyrillic, Hebrew and Arabic letters."""
+_NO_CHARACTER = "\uffff"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -71,7 +76,8 @@ def contact_sheet(
     columns = max((len(row) for row in cells), default=0)
     widest = max((cell.width for row in cells for cell in row), default=scale * SMALLEST)
     tallest = max((cell.height for row in cells for cell in row), default=scale * SMALLEST)
-    text, small, large = (_font(scale * size) for size in (14, 12, 18))
+    written = "".join([title or "", *column_labels, *row_labels, *(label for row in under for label in row)])
+    text, small, large = (_font(scale * size, written) for size in (14, 12, 18))
     heads = [_wrapped(label, text, widest, 2) for label in column_labels]
     sides = [_wrapped(label, text, row_label, _ROW_LINES) for label in row_labels]
 
@@ -145,8 +151,20 @@ def _under(labels: Sequence[str] | Sequence[Sequence[str]] | None, row: int, col
     return (found + [""] * columns)[:columns]
 
 
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+def _font(size: int, written: str) -> Font:
+    """Pillow's own font; where that lacks letters of `written`, even an é, matplotlib's, if it has some of them."""
+    font = ImageFont.load_default(size)
+    lacking = [c for c in set(written) if not c.isascii() and c.isprintable() and not _has_glyph(font, c)]
+    spec = importlib.util.find_spec("matplotlib") if lacking else None  # finds it without importing it
+    if spec is None or spec.origin is None or not (path := Path(spec.origin).parent.joinpath(*_WIDER)).is_file():
+        return font
+    wider = ImageFont.truetype(str(path), size)
+    return wider if any(_has_glyph(wider, c) for c in lacking) else font
+
+
+def _has_glyph(font: Font, character: str) -> bool:
+    """Whether it is not drawn as the box that stands for characters without a glyph."""
+    return bytes(font.getmask(character)) != bytes(font.getmask(_NO_CHARACTER))
 
 
 def _line(font: Font) -> int:

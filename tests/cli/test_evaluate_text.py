@@ -163,6 +163,7 @@ def test_without_any_caption_nothing_is_asked_for(plan: Plan, here: Path) -> Non
     assert "it takes prompts that are captions of a bundled family" in " ".join(refused.stderr.split())
     missing = evaluate("--prompts-file", "dreamt")
     assert missing.exit_code == 3
+    assert "the captions of tiny-sd are: seen, unseen" in " ".join(missing.stderr.split())
 
 
 def test_a_familys_own_clip_is_told_apart_by_its_weights(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,5 +162,7 @@ def scenes() -> list[captions.Scene]:
 def test_the_readme_opens_with_the_text_family() -> None:
     sheet = figures.opening()
     assert (sheet.small, sheet.large) == ("tiny-sd-small", "tiny-sd")
+    unseen = {text for scene in scenes() for text in captions.wordings(scene) if scene.held_out}
+    assert {*sheet.prompts} & unseen == {"an orange pullover on a purple background"}
     plan = figures.sweep_plan(sheet)
     assert (plan.setting.scheduler, plan.evaluations) == ("pndm", ((2, 1), (1, 49)))

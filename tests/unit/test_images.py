@@ -111,6 +111,14 @@ def test_any_label_fits(label: str) -> None:
     assert pixels(sheet, (255, 0, 0)) == 3 * 96 * 96
 
 
+@pytest.mark.parametrize("word", ["é", "ß", "ł", "к", "α", "א"])
+def test_letters_of_other_scripts_are_no_boxes(word: str) -> None:
+    drawn, missing = (contact_sheet([[RED]], [each], []) for each in (word, "犬"))
+    assert drawn.tobytes() != missing.tobytes()
+    drawn, missing = (contact_sheet([[RED]], [], [], [[each]]) for each in (word, "犬"))
+    assert drawn.tobytes() != missing.tobytes()
+
+
 def test_odd_grids() -> None:
     assert contact_sheet([], [], []).size
     assert contact_sheet([[]], ["a"], [], None, "title").size

@@ -17,7 +17,7 @@ COLOURS = {"ok": "green", "remark": "yellow", "fault": "bold red"}
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
-    """Look at versions, device, memory, disk, cache and zoo, and draw for two seconds with the bundled family.
+    """Look at versions, device, memory, disk, cache and zoo, and draw for two seconds with a bundled family.
 
     What is wrong is told with the command that mends it, and decides the exit status. There is no token, user name,
     host name or home folder in what is printed, so it can be pasted into a bug report.

@@ -64,7 +64,7 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Network to compare by: inception, or a bundled family's classifier, such as fashion."),
+        typer.Option(help="Network to compare by: inception, or a bundled family's classifier: fashion, tiny-sd."),
     ] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep the pictures in folders row-000 ... of this one.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures drawn at once; by their size.", min=1)] = None,

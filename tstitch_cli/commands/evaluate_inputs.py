@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tstitch_cli.commands.edge import talk
-from tstitch_cli.errors import UsageError
+from tstitch_cli.errors import BadFileError, UsageError
 from tstitch_cli.schema import Plan
 
 if TYPE_CHECKING:
@@ -96,6 +96,17 @@ def captions_of(plan: Plan, file: Path | None) -> str | None:
     return name if name in bundled(plan.family) and (file is None or not file.exists()) else None
 
 
+def refuse_missing(family: str, file: Path) -> None:
+    """Raises BadFileError where `file` is not there and the family ships with captions, which it tells the names of."""
+    from tstitch_cli.jobs.prompts import bundled
+
+    if not file.exists() and (names := ", ".join(bundled(family))):
+        raise BadFileError(
+            f"{file}: there is no such file, nor captions of this name that come with {family}",
+            hint=f"the captions of {family} are: {names}; or give a file of prompts, one a line",
+        )
+
+
 def prompts_of(plan: Plan, entry: Entry, file: Path | None, captions: str | None) -> list[str]:
     """What is drawn in turn: the family's own `captions`, else the prompts of `file`, else all classes by number."""
     if captions is not None:
@@ -105,6 +116,7 @@ def prompts_of(plan: Plan, entry: Entry, file: Path | None, captions: str | None
     if file is not None:
         from tstitch_cli.jobs.prompts import read
 
+        refuse_missing(plan.family, file)
         asked = read(file)
         for name in ("seed", "negative_prompt", "count"):
             if any(getattr(prompt, name) is not None for prompt in asked):

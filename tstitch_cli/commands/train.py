@@ -1,4 +1,4 @@
-"""`tstitch train`: trains the bundled family again, from the data to the weights."""
+"""`tstitch train`: trains the bundled families again, from the data to the weights."""
 
 from __future__ import annotations
 
