@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,12 +105,19 @@ def disagreement(config: Mapping[str, Any], noise: Noise) -> str | None:
 
 
 def build(name: str, config: Any) -> Any:
-    """The named diffusers scheduler with the noise schedule of `config`, a scheduler's config."""
+    """The named diffusers scheduler with the noise schedule of `config`, a scheduler's config.
+
+    Predictions are clipped to [-1, 1] where `config` asks for it alone: latents are wider, and some schedulers clip by
+    default while the config of another kind does not tell of it.
+    """
     import diffusers
 
     class_name, changes = SCHEDULERS[known(name)]
+    kind = getattr(diffusers, class_name)
+    if "clip_sample" in inspect.signature(kind.__init__).parameters:
+        changes = changes | {"clip_sample": config.get("clip_sample", False)}
     # The same shift of the noise levels (Esser et al., 2024, section 5.3.2) has a name in each kind of scheduler.
     shift = config.get("flow_shift", config.get("shift"))
     if name in FLOW_SCHEDULERS and shift is not None:
         changes = changes | {"flow_shift" if "use_flow_sigmas" in changes else "shift": shift}
-    return getattr(diffusers, class_name).from_config(config, **changes)
+    return kind.from_config(config, **changes)

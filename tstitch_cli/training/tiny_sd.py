@@ -236,9 +236,9 @@ class TinySD:
 
     def _write_pipeline(self) -> None:
         """The parts of the pipeline that need no training."""
-        PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1).save_pretrained(
-            self.shop.out / "scheduler"
-        )
+        scheduler = PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+        scheduler.register_to_config(clip_sample=False)  # for samplers that would clip, as Stable Diffusion has it
+        scheduler.save_pretrained(self.shop.out / "scheduler")
         self._tokenizer()
         parts = {
             "_class_name": "StableDiffusionPipeline",
