@@ -96,7 +96,7 @@ def captions_of(plan: Plan, file: Path | None) -> str | None:
     return name if name in bundled(plan.family) and (file is None or not file.exists()) else None
 
 
-def refuse_missing(family: str, file: Path) -> None:
+def _refuse_missing(family: str, file: Path) -> None:
     """Raises BadFileError where `file` is not there and the family ships with captions, which it tells the names of."""
     from tstitch_cli.jobs.prompts import bundled
 
@@ -116,7 +116,7 @@ def prompts_of(plan: Plan, entry: Entry, file: Path | None, captions: str | None
     if file is not None:
         from tstitch_cli.jobs.prompts import read
 
-        refuse_missing(plan.family, file)
+        _refuse_missing(plan.family, file)
         asked = read(file)
         for name in ("seed", "negative_prompt", "count"):
             if any(getattr(prompt, name) is not None for prompt in asked):

@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.text --out profiles/text-report
 
-Some 90 minutes on a core; --quick takes fewer pictures and steps and is done in 12 minutes. Each table is a part of its
-own: `--only few` draws that alone and keeps the others of the page as they were, if they were made at the same scale,
-in the same setting and here. What was drawn is kept in --work, so a run that was cut goes on where it was when the same
-command is given again. The models of few steps and the ControlNet do not come with the package: they are read from the
-folder that `tstitch train` wrote, and parts whose models are not there are left out.
+About an hour on a core for the models that come with the package; --quick takes fewer pictures and steps. Each table is
+a part of its own: `--only few` draws that alone and keeps the others of the page as they were, if they were made at the
+same scale, in the same setting and here. What was drawn is kept in --work, so a run that was cut goes on where it was
+when the same command is given again. The models of few steps and the ControlNet do not come with the package: they are
+read from the folder that `tstitch train` wrote, and parts whose models are not there are left out.
 """
 
 from __future__ import annotations
