@@ -21,6 +21,7 @@ from tests.jobs import contents
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
 from tstitch_cli.components import digest_of
+from tstitch_cli.errors import BadFileError, DeviceError, ExitStatus
 from tstitch_cli.jobs.locks import held
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
@@ -274,6 +275,47 @@ def test_interrupted_it_says_how_to_go_on(plan: Plan, monkeypatch: pytest.Monkey
     assert result.exit_code == 130
     assert "kept in work" in result.stderr
     assert "tstitch evaluate --plan 'my plan.yaml'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("finished", "error", "status"),
+    [
+        (0, DeviceError("cpu ran out of memory", hint="close something"), ExitStatus.DEVICE),
+        (1, DeviceError("cpu ran out of memory", hint="close something"), ExitStatus.PARTIAL),
+        (1, OSError(28, "No space left on device"), ExitStatus.PARTIAL),
+        (2, BadFileError("plan.yaml: cannot be read"), ExitStatus.PARTIAL),
+    ],
+)
+def test_a_failure_half_way_says_what_stays_and_how_to_go_on(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, finished: int, error: Exception, status: ExitStatus
+) -> None:
+    from tstitch_cli import evaluate as stage
+    from tstitch_cli.quality.drawing import Drawing
+
+    running, left = Drawing._run, finished
+    given = (*COUNT, "--rows", "0,1", "--metrics", "accuracy")
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    def until_then(self: Drawing, batch: Any, name: str, prefixes: Any) -> Any:
+        nonlocal left
+        left -= 1
+        return running(self, batch, name, prefixes) if left >= 0 else fail()
+
+    monkeypatch.setattr(sys, "argv", ["tstitch", "evaluate", "--plan", "my plan.yaml"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "_run", until_then)
+        patch.setattr(stage, "_measure", fail)
+        result = evaluate(*given)
+    assert result.exit_code == status, result.output
+    said = " ".join(result.stderr.split())
+    assert ("what was found out so far is kept in work" in said) == (status == ExitStatus.PARTIAL)
+    assert ("go on with: tstitch evaluate --plan 'my plan.yaml'" in said) == (status == ExitStatus.PARTIAL)
+    again = evaluate(*given)
+    assert again.exit_code == 0, again.output
+    fresh = 20 * (2 - finished)
+    assert (f"{fresh} pictures drawn" if fresh else "no picture had to be drawn") in again.stderr
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])

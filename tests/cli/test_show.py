@@ -102,6 +102,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert runner.invoke(app, ["show", str(tmp_path / "none.png")]).exit_code == 3
 
 
+def test_a_denoiser_is_no_picture() -> None:
+    told = runner.invoke(app, ["show", "tiny-sd"])
+    assert told.exit_code == 2
+    assert "`tstitch zoo` tells of denoisers" in told.stderr
+
+
 def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from tstitch_cli.app import app\n"

@@ -218,7 +218,7 @@ def test_the_bundled_family_must_be_here(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_blank_picture_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "RUN_S", 0.0)
-    assert "of fashion-s, then 10 of fashion-xl" in doctor.stitched_run().detail
+    assert "of tiny-sd-small, then 10 of tiny-sd" in doctor.stitched_run().detail
     from PIL import Image
 
     from tstitch_cli import trajectory

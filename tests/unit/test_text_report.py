@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.measures import Floats
-from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, rules, stylised, timing
+from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, rules, samplers, stylised, timing
 from tests.benchmarks.text.__main__ import PARTS, build, possible
 from tests.benchmarks.text.bench import BASE, INK, INKED, LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.scale import Scale
@@ -212,6 +212,12 @@ def test_a_sampler_stands_a_guidance_where_as_many_pictures_align() -> None:
     assert guidance.stands("pndm", bad, good).agrees is True
 
 
+def test_steps_are_enough_where_as_many_pictures_align() -> None:
+    good, bad = shown(alignment=0.9), shown(alignment=0.2)
+    assert samplers.enough("10 steps of pndm", bad, good).agrees is False
+    assert samplers.enough("10 steps of ddim", good, good).agrees is True
+
+
 def test_outlines_are_followed_where_others_are_not() -> None:
     own, another = 0.9 * torch.ones(40), 0.4 * torch.ones(40)
     assert outlines.follows(LARGE, own, another).agrees is True
@@ -354,6 +360,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
     monkeypatch.setattr(caches, "SAVED", {name: caches.SAVED[name] for name in list(caches.SAVED)[::3]})
     monkeypatch.setattr(outlines, "SOME", (0.0, 0.3, 1.0))
     monkeypatch.setattr(guidance, "BETWEEN", ())
+    monkeypatch.setattr(samplers, "PARTS", (0.5, 1.0))
     parts = list(PARTS)
     if not_installed(caches.PACKAGES):
         parts.remove("caches")
@@ -364,7 +371,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
         assert all(f"({name})" in page for name in figure.pictures)
     made = sheets(bench.out)
     assert {"fractions", "alignment", "alignment-sheet", "stylised-sheet", "style", "few-sheet"} <= made.keys()
-    assert {"outlines-sheet", "compose-sheet", "guidance-sheet"} <= made.keys()
+    assert {"outlines-sheet", "compose-sheet", "guidance-sheet", "samplers-sheet"} <= made.keys()
     wanted = ["Table 2:", "Tables 10 and 11:", "Figure 30:"]
     assert all(any(figure.heading.startswith(name) for figure in figures) for name in wanted)
     assert sum(len(figure.verdicts) for figure in figures) > 20

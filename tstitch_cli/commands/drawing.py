@@ -14,8 +14,8 @@ import typer
 
 from tstitch_cli.commands.edge import out, steps_bar, talk
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
-from tstitch_cli.errors import ExitStatus, PartialError, TstitchError, UsageError, of_the_machine
+from tstitch_cli.commands.stopping import Stopping, finishing_first, stopped_by, typed
+from tstitch_cli.errors import ExitStatus, UsageError
 from tstitch_cli.jobs import sheet
 from tstitch_cli.jobs.manifest import Manifest, Progress, claimed, path_of, refuse_other
 from tstitch_cli.jobs.request import SHEET, Pictures, Request
@@ -222,11 +222,9 @@ def _going_on(again: str, manifest: Manifest | None = None) -> Iterator[None]:
         talk.print(f"  {again}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
     except Exception as error:
-        told = error if isinstance(error, TstitchError) else of_the_machine(error)
-        if told is None or manifest is None or not manifest.finished:
+        if manifest is None or not manifest.finished or (told := stopped_by(error, _finished(manifest), again)) is None:
             raise
-        mended = f"{told.hint}; then go on with" if told.hint else "go on with"
-        raise PartialError(f"{told.message}; {_finished(manifest)}", hint=f"{mended}: {again}") from error
+        raise told from error
 
 
 def _finished(manifest: Manifest) -> str:

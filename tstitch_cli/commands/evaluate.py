@@ -20,7 +20,7 @@ from tstitch_cli.commands.evaluate_checks import (
 )
 from tstitch_cli.commands.evaluate_inputs import captions_of, instruments, prompts_of, tell_left_out, warn_of_few
 from tstitch_cli.commands.fetch import fetch_missing
-from tstitch_cli.commands.stopping import Stopping, finishing_first, typed
+from tstitch_cli.commands.stopping import Stopping, finishing_first, stopped_by, typed
 from tstitch_cli.errors import ExitStatus, StaleError, UsageError
 from tstitch_cli.quality.metrics import METRICS
 from tstitch_cli.schema import MAX_SEED, Plan
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tstitch_cli.jobs.shards import Shard
 
 Progress = Callable[[str, float], None]
+MEASURING = "measuring"
+"""How what runs after all pictures are there begins to be told."""
 SEED = 1
 """Another than that of the pictures by which `tstitch profile` compares predictions."""
 _RANGE = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?")
@@ -101,7 +103,7 @@ def evaluate(
     refuse_what_cannot_be_drawn(plan)
     folder = work or _cache()
     share = WHOLE if shard is None else parse(shard)
-    with _going_on(folder), finishing_first() as stopping, steps_bar() as bar:
+    with _going_on(folder) as finished, finishing_first() as stopping, steps_bar() as bar:
         found = _measure(
             plan,
             numbers,
@@ -117,6 +119,7 @@ def evaluate(
             remeasure=remeasure,
             bar=_with_time_left(bar),
             stopping=stopping,
+            finished=finished,
             share=share,
         )
     if share.of > 1:
@@ -175,18 +178,35 @@ def show(plan: Plan, numbers: Sequence[int]) -> None:
         talk.print(f"{in_words(plan.evaluation)}; ± is half of the 95 % interval", markup=False)
 
 
+class _Finished:
+    """Whether a part of the work is finished, which stays."""
+
+    def __init__(self) -> None:
+        self.some = False
+
+    def seen(self, tell: Progress) -> Progress:
+        """`tell`, which is told what is begun and which share of the work is done by then."""
+
+        def told(doing: str, share: float) -> None:
+            self.some |= share > 0.0 or doing.startswith(MEASURING)
+            tell(doing, share)
+
+        return told
+
+
 @contextmanager
-def _going_on(work: Path) -> Iterator[None]:
-    """Tells after Ctrl-C how to go on."""
+def _going_on(work: Path) -> Iterator[_Finished]:
+    """Tells how to go on after Ctrl-C, and after a failure where a part was finished: that is a PartialError then."""
+    finished, kept = _Finished(), f"what was found out so far is kept in {work}"
     try:
-        yield
+        yield finished
     except KeyboardInterrupt:
-        talk.print(
-            f"interrupted: what was found out so far is kept in {work}; the same command goes on from there:\n"
-            f"  {typed()}",
-            markup=False,
-        )
+        talk.print(f"interrupted: {kept}; the same command goes on from there:\n  {typed()}", markup=False)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
+    except Exception as error:
+        if not finished.some or (told := stopped_by(error, kept, typed())) is None:
+            raise
+        raise told from error
 
 
 def _drawn(found: Evaluated) -> str:
@@ -219,6 +239,7 @@ def _measure(
     remeasure: bool,
     bar: Progress,
     stopping: Stopping,
+    finished: _Finished,
     share: Shard,
 ) -> Evaluated:
     """Measures rows of `plan`; what can be refused is refused before the denoisers are loaded."""
@@ -277,7 +298,9 @@ def _measure(
             keeper=keeper,
             shard=share,
             progress=stopping.between(
-                lambda doing, share: bar(doing if doing.startswith("measuring") else f"drawing {doing}", share)
+                finished.seen(
+                    lambda doing, share: bar(doing if doing.startswith(MEASURING) else f"drawing {doing}", share)
+                )
             ),
         )
 

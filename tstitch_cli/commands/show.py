@@ -24,7 +24,11 @@ def show(
 ) -> None:
     """Tell how a picture was made: prompt, seed, denoisers and their steps, setting, versions."""
     from tstitch_cli import provenance
+    from tstitch_cli.errors import UsageError
+    from tstitch_cli.zoo.registry import Zoo
 
+    if not image.exists() and str(image) in Zoo.shipped().entries:
+        raise UsageError(f"{image} is a denoiser, and no picture", hint="`tstitch zoo` tells of denoisers")
     made = provenance.read(image)
     if as_json:
         typer.echo(json.dumps(json.loads(provenance.to_json(made)), indent=2))

@@ -1,4 +1,4 @@
-"""Ctrl-C once: finish what is at hand and stop; twice: stop at once. And how to go on."""
+"""Ctrl-C once: finish what is at hand and stop; twice: stop at once. And how to go on, after a failure too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import FrameType
 from typing import ParamSpec, TypeVar
 
 from tstitch_cli.commands.edge import talk
+from tstitch_cli.errors import PartialError, TstitchError, of_the_machine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,3 +78,12 @@ def typed(*also: str) -> str:
     """The command that is running, to be given again, with those of the options `also` that it lacks."""
     given = sys.argv[1:]
     return shlex.join(["tstitch", *given, *(option for option in also if option not in given)])
+
+
+def stopped_by(error: Exception, finished: str, again: str) -> PartialError | None:
+    """What to tell of `error` after a part was `finished`, and the command `again` that goes on; None of a bug."""
+    told = error if isinstance(error, TstitchError) else of_the_machine(error)
+    if told is None:
+        return None
+    mended = f"{told.hint}; then go on with" if told.hint else "go on with"
+    return PartialError(f"{told.message}; {finished}", hint=f"{mended}: {again}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tstitch_cli.schema import Plan
 from tstitch_cli.zoo.entry import Entry
@@ -42,8 +42,14 @@ def remark(entry: Entry, prompts: Iterable[str]) -> str | None:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
         f"{entry.name} was trained on few words and does not know {', '.join(told)}{more}: what it draws for "
-        f"{'it' if len(found) == 1 else 'them'} may be anything; its words are {', '.join(words)}"
+        f"{'it' if len(found) == 1 else 'them'} may be anything; its words are {_listed(words)}"
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """All of them, those that are others' plurals in one word."""
+    single = [word for word in words if not {word.removesuffix("s"), word.removesuffix("es")} & set(words) - {word}]
+    return ", ".join(single) + ("" if len(single) == len(words) else " and plurals")
 
 
 def remark_on(plan: Plan, prompts: Iterable[str]) -> str | None:

@@ -23,7 +23,7 @@ from tests.benchmarks.report import building
 from tests.benchmarks.report.engine import Studio
 from tests.benchmarks.report.figure import FREE, Figure
 from tests.benchmarks.report.page import About
-from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, stylised
+from tests.benchmarks.text import caches, compose, few, fractions, guidance, outlines, samplers, stylised
 from tests.benchmarks.text.bench import BASE, INK, INKED, LARGE, SMALL, Bench
 from tests.benchmarks.text.rules import MARGIN
 from tests.benchmarks.text.scale import FULL, QUICK, Scale
@@ -49,10 +49,11 @@ numbers, the pictures, and what is said to hold and what not, by rules that stan
 
 The Fréchet distance is that of `tstitch evaluate`: from captioned pictures of garments never trained on, in the
 features of the family's classifier; lower is better. The same classifier tells whether a picture shows the garment,
-colour, background and number that its caption asks for; alignment is all of these together. Intervals are 95 %
-(jackknife over ten subsets; of times, the bootstrap over rounds). Rows of one figure draw the same captions from the
-same noise and are compared picture by picture, so differences of rows are surer than each of them. "Costs nothing" is
-a distance of at most {FREE:.2f} times the large model's; of a share, a loss of less than {100 * MARGIN:.0f} points.""",
+colour, background and number that its caption asks for; alignment is all of these together. The CLIP score is by the
+small CLIP of the family, and compares with no other. Intervals are 95 % (jackknife over ten subsets; of times, the
+bootstrap over rounds). Rows of one figure draw the same captions from the same noise and are compared picture by
+picture, so differences of rows are surer than each of them. "Costs nothing" is a distance of at most {FREE:.2f} times
+the large model's; of a share, a loss of less than {100 * MARGIN:.0f} points.""",
     "Pictures are of seed {seed}.",
 )
 
@@ -74,6 +75,7 @@ PARTS = {
     "outlines": Part(outlines.figures, (SMALL, LARGE, outlines.CONTROL)),
     "compose": Part(compose.figures, (SMALL, BASE, LARGE, INK)),
     "guidance": Part(guidance.figures, (SMALL, LARGE)),
+    "samplers": Part(samplers.figures, (SMALL, LARGE)),
 }
 
 
