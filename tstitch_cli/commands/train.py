@@ -40,13 +40,15 @@ def train(
 ) -> None:
     """Train the bundled families again: classifier, autoencoder, then the denoisers.
 
-    A run that was interrupted goes on where it was when the same command is given again. How each part was trained is
-    written beside its weights as training.yaml.
+    A run that was interrupted goes on where it was when the same command is given again. What a part rests on and is
+    not in the folder yet is copied there from the package. How each part was trained is written beside its weights as
+    training.yaml.
     """
     with steps_bar() as bar:
         bar("loading", 0.0)
-        from tstitch_cli.training import family, fashion_mnist, tiny_sd
+        from tstitch_cli.training import family, fashion_mnist, foundation, tiny_sd
         from tstitch_cli.training.loop import Progress
+        from tstitch_cli.zoo.registry import BUNDLED
 
         source = fashion_mnist.find(data)
         if sheet is not None:
@@ -63,12 +65,17 @@ def train(
             return lambda done, total, loss: bar(f"{part}: batch {done} of {total}, loss {loss:.4f}", done / total)
 
         used = []
-        for kind, name in ((family.Family, "fashion"), (tiny_sd.TinySD, "tiny-sd")):
+        for kind, name, rests_on in (
+            (family.Family, "fashion", family.RESTS_ON),
+            (tiny_sd.TinySD, "tiny-sd", tiny_sd.RESTS_ON),
+        ):
             own = [part for part in chosen if known[part] is kind]
             if not own:
                 continue
             place = folder or Path(name)
             made = kind(source, place, place / "work", fast=fast, shorten=shorten)
+            if laid := foundation.lay(own, rests_on, made.folder_of, place, BUNDLED / name):
+                talk.print(f"copied from the package, for what rests on it: {', '.join(laid)}", markup=False)
             for part in own:
                 made.train([part], progress)
                 out.print(str(made.folder_of(part)), markup=False)

@@ -35,6 +35,8 @@ SCHEDULES = {
     "fashion-b": Schedule(batches=7000, batch_size=256, learning_rate=1e-3),
     "fashion-xl": Schedule(batches=8000, batch_size=256, learning_rate=7e-4),
 }
+RESTS_ON = {"classifier": (), "autoencoder": ("classifier",), **dict.fromkeys(SIZES, ("autoencoder",))}
+"""What each part is trained with."""
 REFERENCE_POINTS = 5000
 
 

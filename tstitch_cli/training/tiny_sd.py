@@ -72,6 +72,17 @@ SCHEDULES = {
     "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
     "tiny-sd-outline": Schedule(batches=2000, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
 }
+_DENOISER = ("tiny-sd-sharper", LARGE)
+RESTS_ON = {
+    "tiny-sd-classifier": (),
+    "tiny-sd-clip": (),
+    "tiny-sd-autoencoder": ("tiny-sd-classifier",),
+    "tiny-sd-sharper": ("tiny-sd-classifier", "tiny-sd-autoencoder"),
+    LARGE: ("tiny-sd-sharper",),
+    **dict.fromkeys(("tiny-sd-base", "tiny-sd-small", "tiny-sd-ink", "tiny-sd-lcm", "tiny-sd-outline"), _DENOISER),
+    "tiny-sd-small-lcm": ("tiny-sd-sharper", "tiny-sd-small"),
+}
+"""What each part is trained with."""
 
 
 class TinySD:

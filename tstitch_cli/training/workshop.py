@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule, train
 
+RECORD = "training.yaml"
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -41,7 +43,7 @@ class Workshop:
         return folder
 
     def write(self, folder: Path, record: Record, **more: Any) -> None:
-        """Writes training.yaml: data, schedule, time, machine, final loss and loss curve."""
+        """Writes the RECORD: data, schedule, time, machine, final loss and loss curve."""
         facts = {
             **asdict(record),
             **more,
@@ -50,11 +52,11 @@ class Workshop:
             "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}",
         }
         facts["schedule"]["betas"] = list(facts["schedule"]["betas"])
-        (folder / "training.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None))
+        (folder / RECORD).write_text(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None))
 
     def record(self, part: str) -> dict[str, Any]:
         """What `write` wrote beside the weights of `part`."""
-        found: dict[str, Any] = yaml.safe_load((self.out / part / "training.yaml").read_text())
+        found: dict[str, Any] = yaml.safe_load((self.out / part / RECORD).read_text())
         return found
 
     def keep(self, tensors: dict[str, torch.Tensor], name: str) -> None:

@@ -1,8 +1,6 @@
 """The small model trained for less: the package's own training, its schedule shortened, decay of the rate included.
 
-The same by hand: copy the bundled family's `vae` folder into a folder `early`, then
-
-    tstitch train fashion-s --shorten 0.1 --no-fast --out early
+The same by hand: `tstitch train fashion-s --shorten 0.1 --no-fast --out early`
 """
 
 from __future__ import annotations

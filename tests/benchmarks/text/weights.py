@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.benchmarks.text.bench import LARGE
 from tstitch_cli.denoisers import Family, load
 from tstitch_cli.schema import Setting
 from tstitch_cli.zoo.controls import Control
 from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.needed import INDEX
-from tstitch_cli.zoo.registry import BUNDLED, Zoo, is_here
+from tstitch_cli.zoo.registry import Zoo, is_here
 
 FAMILY = "tiny-sd"
 
@@ -49,12 +47,8 @@ class Weights:
         return [name for name in names if not self._has(name)]
 
     def training(self, names: Sequence[str]) -> str:
-        """The command that trains `names`, from what is bundled where the folder is not there yet."""
-        out = shlex.quote(str(self.trained))
-        command = f"tstitch train {' '.join(names)} --out {out}"
-        if (self.trained / INDEX).is_file() or not (BUNDLED / FAMILY / LARGE).is_dir():
-            return command
-        return f"cp -r {shlex.quote(str(BUNDLED / FAMILY))} {out} && {command}"
+        """The command that trains `names`."""
+        return f"tstitch train {' '.join(names)} --out {shlex.quote(str(self.trained))}"
 
     def _has(self, name: str) -> bool:
         known = self.zoo.entries.get(name)
