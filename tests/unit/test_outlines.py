@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.quality.captions import COLOURS, vocabulary
-from tstitch_cli.quality.outlines import outline_agreement, outline_image, outlines
+from tstitch_cli.quality.outlines import coverage, outline_agreement, outline_image, outlines
 from tstitch_cli.training import tiny_sd
 from tstitch_cli.training.autoencoder import Shape
 from tstitch_cli.training.captioned import Captioned
 from tstitch_cli.training.garments import SIDE, ground, tint
 from tstitch_cli.training.loop import Schedule, train
-from tstitch_cli.training.outline import OutlineRecipe
+from tstitch_cli.training.outline import WEIGHTS, OutlineRecipe
 from tstitch_cli.training.text_to_image import CaptionTable, Examples, TextToImage, UNetShape, text_encoder
 from tstitch_cli.training.tiny_sd import TinySD
 from tstitch_cli.training.vocabulary import write_tokenizer
@@ -89,6 +89,15 @@ def test_captioned_pictures_follow_their_own_outlines_and_not_each_others(tmp_pa
     assert others.max() < 0.6
 
 
+def test_how_much_of_each_cell_a_thing_covers() -> None:
+    opacity = disc()
+    found = coverage(shown(opacity, torch.zeros_like(opacity)), 8)
+    assert found.shape == (len(PAIRS), 1, SIDE // 8, SIDE // 8)
+    assert (found - F.avg_pool2d((opacity > 0.5).float(), 8)).abs().max() < 0.25
+    assert (found[:, 0, 0, 0] == 0.0).all()
+    assert (found[:, 0, 4, 4] == 1.0).all()
+
+
 def test_a_pictures_outline_is_drawn_at_its_size() -> None:
     opacity = disc()
     pixels = ((shown(opacity, torch.zeros_like(opacity))[3] + 1.0) * 127.5).round().to(torch.uint8)
@@ -117,21 +126,30 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> OutlineRecipe:
 
 def test_the_controlnet_begins_as_nothing_and_learns_alone(recipe: OutlineRecipe, tmp_path: Path) -> None:
     x_t, t, tokens, noise = recipe.noised.draw(torch.arange(4), torch.Generator().manual_seed(1), 0.4)
+    text = recipe.start.encoder(tokens).last_hidden_state
+    lines = outlines(recipe.pictures.batch(torch.arange(4))).expand(-1, 3, -1, -1)
     with torch.no_grad():
-        plain = (recipe.start(x_t, t, tokens) - noise).square().mean().item()
+        errors = (recipe.start(x_t, t, tokens) - noise).square().mean((1, 2, 3))
+        maps, middle = recipe.net(x_t, t, text, lines, return_dict=False)
+    assert all((each == 0).all() for each in (*maps, middle))
+    # The noisier, the more an error weighs: as if of the clean latents.
+    alpha_bar = recipe.noised.alphas_cumprod[t]
+    weight = ((1 - alpha_bar) / alpha_bar).clamp(*WEIGHTS)
+    assert weight.argsort().tolist() == t.argsort().tolist()
     first = recipe.loss(torch.arange(4), torch.Generator().manual_seed(1))
-    assert first.item() == pytest.approx(plain, rel=1e-5)
+    told = first.item() - (weight * errors).mean().item()
+    assert 0.0 < told < 2.0
     before = {name: p.clone() for name, p in recipe.start.named_parameters()}
     trained, record = train(recipe, tmp_path / "outline.pt")
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in recipe.start.named_parameters())
     assert recipe.loss(torch.arange(4), torch.Generator().manual_seed(1)) < first
     assert record.parameters == sum(p.numel() for p in trained.parameters())
     # The outline is heeded: another one, another contribution.
-    text = recipe.start.encoder(tokens).last_hidden_state
-    lines = outlines(recipe.pictures.batch(torch.arange(4))).expand(-1, 3, -1, -1)
+    assert isinstance(trained, torch.nn.ModuleDict)
     with torch.no_grad():
-        told, untold = (trained(x_t, t, text, each, return_dict=False)[0][0] for each in (lines, 0 * lines))
-    assert (told - untold).abs().max() > 1e-5
+        heeded, unheeded = (trained["net"](x_t, t, text, each, return_dict=False)[0][0] for each in (lines, 0 * lines))
+    assert (heeded - unheeded).abs().max() > 1e-5
+    assert not recipe.net.down_blocks[0]._forward_hooks
 
 
 def test_captions_are_dropped_more_often(recipe: OutlineRecipe) -> None:
@@ -162,7 +180,7 @@ def test_the_command_trains_it_into_a_folder_that_is_a_controlnets(
     record = yaml.safe_load((folder / "training.yaml").read_text())
     assert (record["steers"], record["caption_dropout"], record["schedule"]["batches"]) == ("tiny-sd", 0.4, 2)
     net = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32)
-    assert record["parameters"] == sum(p.numel() for p in net.parameters())
+    assert record["parameters"] == sum(p.numel() for p in net.parameters()) + 16 + 1
     found = controls.resolve((), str(folder), Zoo.shipped().entries["sd14"])
     assert found.encoder is not None
     assert found.encoder.channels == (16, 32, 32)

@@ -29,6 +29,14 @@ def outlines(pictures: torch.Tensor) -> torch.Tensor:
     return things * F.max_pool2d(ground, 3, 1)
 
 
+def coverage(pictures: torch.Tensor, cell: int) -> torch.Tensor:
+    """(B, 1, H / cell, W / cell) in [0, 1]: how much of each cell the things in `pictures` (B, 3, H, W) cover.
+
+    `pictures` are in [-1, 1], and things are told from the ground as by `outlines`.
+    """
+    return F.avg_pool2d(_things((pictures.float() + 1.0) / 2.0), cell)
+
+
 def outline_agreement(pictures: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     """(B,) in [0, 1]: how nearly the things in `pictures` (B, 3, H, W), in [-1, 1], have the outlines `asked` for.
 

@@ -70,7 +70,7 @@ SCHEDULES = {
     "tiny-sd-ink": Schedule(batches=1500, batch_size=64, learning_rate=3e-4, warmup=50, ema_decay=0.998),
     "tiny-sd-lcm": Schedule(batches=1500, batch_size=64, learning_rate=2e-4, ema_decay=0.998, hold=0.5),
     "tiny-sd-small-lcm": Schedule(batches=3000, batch_size=64, learning_rate=4e-4, ema_decay=0.998, hold=0.5),
-    "tiny-sd-outline": Schedule(batches=2000, batch_size=64, learning_rate=5e-4, warmup=100, ema_decay=0.998, hold=0.5),
+    "tiny-sd-outline": Schedule(batches=2500, batch_size=64, learning_rate=1e-3, warmup=50, ema_decay=0.998, hold=0.5),
 }
 _DENOISER = ("tiny-sd-sharper", LARGE)
 RESTS_ON = {
@@ -226,8 +226,9 @@ class TinySD:
     def _steered(self, name: str, progress: Progress) -> None:
         recipe = OutlineRecipe(name, self.schedules[name], self._examples(), self.pictures, self._trained(LARGE))
         model, record = self.shop.run(recipe, progress)
+        assert isinstance(model, nn.ModuleDict)
         folder = self.shop.folder(name)
-        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        model["net"].to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
         self.shop.write(folder, record, steers=LARGE, caption_dropout=CAPTION_DROPOUT)
 
     def _unet(self, recipe: Recipe, progress: Progress, **facts: Any) -> None:
