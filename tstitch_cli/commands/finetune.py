@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from tstitch_cli.commands.fetch import fetch_missing
 from tstitch_cli.commands.plan import in_words
 from tstitch_cli.errors import TstitchError, UsageError
 from tstitch_cli.zoo.entry import largest
+from tstitch_cli.zoo.typed import as_typed
 
 if TYPE_CHECKING:
     from tstitch_cli.schema import Plan, Row
@@ -100,8 +102,8 @@ def finetune(
     if pictures and (compared := _compare(plan, chosen, denoiser, called, data, device, pictures, work)) is not None:
         record = replace(done.record, compared=compared)
         documents.write(done.folder / finetuned.RECORD, record, finetuned.SCHEMA, overwrite=True)
-    others = [name for name, _ in chosen.allocation if name != denoiser]
-    talk.print(f"next: [bold]tstitch profile {escape(' '.join([*dict.fromkeys(others), called]))}[/]")
+    others = as_typed([each for each in plan.denoisers if chosen.steps.get(each.name) and each.name != denoiser])
+    talk.print(f"next: [bold]tstitch profile {escape(shlex.join([*others, called]))}[/]")
 
 
 def _trained(

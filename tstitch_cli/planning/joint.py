@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
@@ -13,6 +14,7 @@ from tstitch_cli.planning.objectives import least_loss
 from tstitch_cli.planning.siblings import Found, finest
 from tstitch_cli.quantities import Quantity
 from tstitch_cli.schema import Plan, Rival
+from tstitch_cli.zoo.typed import as_typed
 
 Planner = Callable[[Found, Quantity], Plan]
 """Makes the plan of one setting within a budget; raises what `make_plan` raises."""
@@ -86,7 +88,7 @@ def _nothing(found: Sequence[Found]) -> UsageError:
             "no profile beside this one is of a setting that is asked for",
             hint="profile it, such as `tstitch profile DENOISER DENOISER --steps 10,20,50`, or ask for `any`",
         )
-    names = " ".join(denoiser.name for denoiser in found[0].profile.denoisers)
+    names = shlex.join(as_typed(found[0].profile.denoisers))
     return UsageError(
         f"{', '.join(each.path.name for each in found)}: profiled by itself, so not to be held against other settings",
         hint=f"profile them together, such as `tstitch profile {names} --steps 10,20,50`",

@@ -12,6 +12,7 @@ from tstitch_cli.savings import accelerations
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
+from tstitch_cli.zoo.typed import as_typed
 
 
 def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
@@ -77,4 +78,4 @@ def command(plan: Plan, *, steps: Sequence[int] = (), accelerate: Sequence[str] 
     for each in [mine or "none", *accelerate] if accelerate or mine else []:
         words += ["--accelerate", each]
     # The setting's own profile is there already, and is measured anew so that all share one reference.
-    return shlex.join(["tstitch", "profile", *(denoiser.name for denoiser in plan.denoisers), *words, "--overwrite"])
+    return shlex.join(["tstitch", "profile", *as_typed(plan.denoisers), *words, "--overwrite"])
