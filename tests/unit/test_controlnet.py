@@ -44,8 +44,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "tiny": TWO | {"layers_per_block": 1, "mid_block_type": None},
 }
 """What BK-SDM makes of a U-Net of three stages with two layers each; `tiny` also as tiny-sd-small."""
-PLACES = {"large": (0, 1, 2, 3, 4, 5, 6, 7, 8), "base": (0, 1, 3, 4, 6, 7), "small": (0, 1, 3, 4, 6, 7)}
-PLACES["tiny"] = (0, 1, 3, 4)
+PLACES = {"large": (0, 1, 2, 3, 4, 5, 6, 7, 8), "base": (0, 2, 3, 5, 6, 8), "small": (0, 2, 3, 5, 6, 8)}
+PLACES["tiny"] = (0, 2, 3, 5)
 """After the first convolution 0; in the stages' layers 1 and 2, 4 and 5, 7 and 8; halved between them 3 and 6."""
 
 
@@ -255,13 +255,13 @@ def test_the_count_is_that_of_a_real_controlnet(changes: dict[str, Any]) -> None
     ("large", "small", "places", "middle"),
     [
         ("sd14", "sd15", tuple(range(12)), True),
-        ("sd14", "bk-sdm-base", (0, 1, 3, 4, 6, 7, 9, 10), True),
-        ("sd14", "bk-sdm-small", (0, 1, 3, 4, 6, 7, 9, 10), False),
-        ("sd14", "bk-sdm-tiny", (0, 1, 3, 4, 6, 7), False),
+        ("sd14", "bk-sdm-base", (0, 2, 3, 5, 6, 8, 9, 11), True),
+        ("sd14", "bk-sdm-small", (0, 2, 3, 5, 6, 8, 9, 11), False),
+        ("sd14", "bk-sdm-tiny", (0, 2, 3, 5, 6, 8), False),
         ("bk-sdm-small", "bk-sdm-tiny", (0, 1, 2, 3, 4, 5), False),
         ("sdxl", "ssd-1b", tuple(range(9)), True),
-        ("sdxl", "koala-1b", (0, 1, 3, 4, 6, 7), True),
-        ("sdxl", "koala-700m", (0, 1, 3, 4, 6, 7), False),
+        ("sdxl", "koala-1b", (0, 2, 3, 5, 6, 8), True),
+        ("sdxl", "koala-700m", (0, 2, 3, 5, 6, 8), False),
     ],
 )
 def test_what_the_zoos_smaller_denoisers_kept(large: str, small: str, places: tuple[int, ...], middle: bool) -> None:
@@ -278,9 +278,9 @@ def test_what_the_tiny_family_kept() -> None:
     encoders = {name: encoder_of(shape.build().config) for name, shape in SHAPES.items()}
     base, small = (kept(encoders["tiny-sd"], encoders[name]) for name in ("tiny-sd-base", "tiny-sd-small"))
     assert base is not None
-    assert (base.maps, base.middle) == ((0, 1, 4, 5, 8, 9), True)
+    assert (base.maps, base.middle) == ((0, 3, 4, 7, 8, 11), True)
     assert small is not None
-    assert (small.maps, small.middle) == ((0, 1, 4, 5), False)
+    assert (small.maps, small.middle) == ((0, 3, 4, 7), False)
 
 
 def test_a_controlnet_of_a_denoiser_without_a_middle_is_followed_as_it_was_trained() -> None:

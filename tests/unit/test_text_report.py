@@ -319,7 +319,7 @@ def test_parts_are_left_out_with_the_command_that_trains_them(
     said = " ".join(capsys.readouterr().err.split())
     assert "few is left out: tiny-sd-small-lcm, tiny-sd-lcm are not here" in said
     assert f"tstitch train tiny-sd-small-lcm tiny-sd-lcm --out '{some}'" in said.replace("\n", "")
-    assert "outlines is left out: tiny-sd-outline is not here" in said
+    assert "outlines is left out: tiny-sd-base, tiny-sd-outline are not here" in said
     with pytest.raises(UsageError, match="nothing can be drawn"):
         possible(Weights(tmp_path / "none", Zoo({})), ["few"])
 

@@ -1,9 +1,11 @@
 """The way down of a U-Net: the feature maps it passes across, and which of a larger one's a smaller one has as well.
 
 A ControlNet (Zhang et al., 2023) is a copy of one U-Net's way down, and adds to each of its feature maps. A U-Net that
-was made of that one by removing blocks (BK-SDM, Kim et al., 2023, section 3; KOALA) has fewer of them: the first layers
-of each stage, and the outer stages. It is given what is added to the maps that it kept. diffusers itself would give
-it the first so many of the list, which belong to other layers.
+was made of that one by removing blocks (BK-SDM, Kim et al., 2023, section 3; KOALA) has fewer of them: fewer layers in
+each stage, and not the innermost stages. It is given what is added to the maps that it has as well. In a stage these
+are counted from its end: what a stage ends with is what the smaller U-Net was taught to have in common with the larger
+one (BK-SDM, section 3.2), and it goes to the layer of the way up that in the larger one takes the last layer's.
+diffusers itself would give it the first so many of the list, which belong to other layers and stages.
 """
 
 from __future__ import annotations
@@ -39,11 +41,12 @@ class Encoder:
     def maps(self) -> dict[tuple[int, int | str], int]:
         """Channels of the feature maps, in the order in which a ControlNet adds to them, by (stage, where in it).
 
-        One after the first convolution, one after each layer of a stage, one after each halving between stages.
+        One after the first convolution, one after each layer of a stage, told from its last one, -1, backwards, and one
+        after each halving between stages.
         """
         found: dict[tuple[int, int | str], int] = {(0, _ENTRY): self.channels[0]}
         for stage, (width, count) in enumerate(zip(self.channels, self.layers, strict=True)):
-            found |= {(stage, layer): width for layer in range(count)}
+            found |= {(stage, layer): width for layer in range(-count, 0)}
             if stage < len(self.channels) - 1:
                 found[stage, _HALVED] = width
         return found

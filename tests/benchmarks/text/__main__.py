@@ -72,7 +72,7 @@ PARTS = {
     "stylised": Part(stylised.figures, (SMALL, LARGE, INK)),
     "few": Part(few.figures, few.PAIR),
     "caches": Part(caches.figures, (SMALL, LARGE), caches.PACKAGES),
-    "outlines": Part(outlines.figures, (SMALL, LARGE, outlines.CONTROL)),
+    "outlines": Part(outlines.figures, (SMALL, BASE, LARGE, outlines.CONTROL)),
     "compose": Part(compose.figures, (SMALL, BASE, LARGE, INK)),
     "guidance": Part(guidance.figures, (SMALL, LARGE)),
     "samplers": Part(samplers.figures, (SMALL, LARGE)),

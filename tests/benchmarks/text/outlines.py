@@ -16,7 +16,7 @@ from tests.benchmarks.common import words
 from tests.benchmarks.report.engine import SEED, evaluations_of
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.measures import distance
-from tests.benchmarks.text.bench import LARGE, SMALL, Bench, Drawn, by_share
+from tests.benchmarks.text.bench import BASE, LARGE, SMALL, Bench, Drawn, by_share
 from tests.benchmarks.text.fractions import DISTANCE, SHARE
 from tests.benchmarks.text.rules import FREE_START, MARGIN, UP_TO, above, all_of, kept_up, no_worse, part, percent, said
 from tests.benchmarks.text.scale import SOME
@@ -95,6 +95,8 @@ def figures(bench: Bench) -> list[Figure]:
     found, followed = _drawn(bench, family, rows, asked)
     own = {share: each[:, 0] for share, each in followed.items()}
     another = {share: each[:, 1] for share, each in followed.items()}
+    alone = {1.0: ((BASE, setting.steps),)}
+    between, between_followed = _drawn(bench, bench.studio.load((BASE, LARGE), setting), alone, asked)
     prompts, given = tuple(bench.captions[SEEN][:SHOWN]), Outlined(lines=_pictures(asked[:SHOWN]))
     columns: dict[str, Pictures] = {"outline": given.lines}
     columns |= {f"{share:.0%} small": drawn(family, row, prompts, given) for share, row in rows.items()}
@@ -102,7 +104,7 @@ def figures(bench: Bench) -> list[Figure]:
     figure = Figure(
         "outlines",
         "Figure 30: a ControlNet on outlines",
-        f"{SMALL}, then {LARGE}, both steered by {CONTROL}, which was trained on {LARGE}; {setting.words}; "
+        f"{SMALL}, then {LARGE}, and {BASE} alone, all steered by {CONTROL}, trained on {LARGE}; {setting.words}; "
         f"{bench.scale.fewer:,} pictures of each row. Captions and outlines are those of test pictures. Agreement is "
         "the F1 measure of the drawn with the asked outline, give or take a pixel.",
         SHARE,
@@ -115,25 +117,28 @@ def figures(bench: Bench) -> list[Figure]:
         "for 0 to 100 % by the small: all of them follow the edges.",
         verdicts=(
             follows(LARGE, own[0.0], another[0.0]),
+            follows(BASE, *between_followed[1.0].unbind(1)),
             follows(SMALL, own[1.0], another[1.0]),
             keeps_following(own, another),
             kept_up("Steered, alignment", hits),
         ),
         table=(
             ("steps by the small", "agreement", "with another's outline", "alignment", DISTANCE),
-            *(
-                (
-                    f"{share:.0%}",
-                    said(mean(own[share]), 3),
-                    said(mean(another[share]), 3),
-                    percent(part(hits[share])),
-                    said(distance(each.distances(bench.references[SEEN]))),
-                )
-                for share, each in found.items()
-            ),
+            *(_numbers(bench, f"{share:.0%}", each, followed[share]) for share, each in found.items()),
+            _numbers(bench, f"{BASE} alone", between[1.0], between_followed[1.0]),
         ),
     )
     return [with_sheet(bench, figure, columns, prompts)]
+
+
+def _numbers(bench: Bench, name: str, made: Drawn, followed: torch.Tensor) -> tuple[str, ...]:
+    """A line of the table; `followed` (N, 2): with its own outline, and with another."""
+    return (
+        name,
+        *(said(mean(each), 3) for each in followed.unbind(1)),
+        percent(part(made.hits("alignment"))),
+        said(distance(made.distances(bench.references[SEEN]))),
+    )
 
 
 def outlines_of(bench: Bench, count: int) -> torch.Tensor:
