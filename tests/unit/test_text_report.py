@@ -223,9 +223,9 @@ def test_outlines_are_followed_where_others_are_not() -> None:
     assert outlines.follows(LARGE, own, another).agrees is True
     assert outlines.follows(LARGE, another, another).agrees is False
     others = dict.fromkeys((0.0, 0.3, 1.0), another)
-    assert outlines.keeps_following({0.0: own, 0.3: own, 1.0: another}, others).agrees is True
-    assert outlines.keeps_following({0.0: own, 0.3: another}, others).agrees is False
-    assert outlines.keeps_following({0.0: another, 0.3: another}, others).agrees is None
+    assert outlines.keeps_following("outlines", {0.0: own, 0.3: own, 1.0: another}, others).agrees is True
+    assert outlines.keeps_following("outlines", {0.0: own, 0.3: another}, others).agrees is False
+    assert outlines.keeps_following("outlines", {0.0: another, 0.3: another}, others).agrees is None
 
 
 def test_shares_of_few_steps_are_whole_steps() -> None:
@@ -359,6 +359,7 @@ def test_all_of_it_in_miniature_and_again_from_what_was_kept(bench: Bench, monke
     monkeypatch.setattr(caches, "SOME", (0.0, 0.3, 0.5, 1.0))
     monkeypatch.setattr(caches, "SAVED", {name: caches.SAVED[name] for name in list(caches.SAVED)[::3]})
     monkeypatch.setattr(outlines, "SOME", (0.0, 0.3, 1.0))
+    monkeypatch.setattr(outlines, "PICTURED", (0.0, 1.0))
     monkeypatch.setattr(guidance, "BETWEEN", ())
     monkeypatch.setattr(samplers, "PARTS", (0.5, 1.0))
     parts = list(PARTS)

@@ -17,7 +17,7 @@ from tests.benchmarks.report.engine import SEED, evaluations_of
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import BASE, LARGE, SMALL, Bench, Drawn, by_share
-from tests.benchmarks.text.fractions import DISTANCE, SHARE
+from tests.benchmarks.text.fractions import DISTANCE
 from tests.benchmarks.text.rules import FREE_START, MARGIN, UP_TO, above, all_of, kept_up, no_worse, part, percent, said
 from tests.benchmarks.text.scale import SOME
 from tests.benchmarks.text.sheet import Pictures, drawn, with_sheet
@@ -29,10 +29,14 @@ from tstitch_cli.quality.drawing import Drawing, pixels
 from tstitch_cli.quality.outlines import outline_agreement, outlines
 from tstitch_cli.quality.records import Records, key
 from tstitch_cli.quality.statistics import mean
+from tstitch_cli.schema import Setting
 from tstitch_cli.training.captioned import SEEN
 from tstitch_cli.trajectory import Batch, Trajectory
 
 CONTROL = "tiny-sd-outline"
+STARTS = (BASE, SMALL)
+PICTURED = (0.0, 0.3, 0.5, 1.0)
+"""Shares on the sheet."""
 SHOWN = 6
 """Outlines on the sheet."""
 
@@ -86,58 +90,82 @@ class Followed:
         return self.folder / f"{key(decides)}.npy"
 
 
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """Rows that begin with one denoiser and go on with the large one, by the share of the first; all steered."""
+
+    first: str
+    rows: Mapping[float, Allocation]
+    found: Mapping[float, Drawn]
+    own: Mapping[float, torch.Tensor]
+    """(N,) agreements of the pictures with their outlines."""
+    another: Mapping[float, torch.Tensor]
+    """(N,) with another picture's."""
+
+    @property
+    def hits(self) -> dict[float, torch.Tensor]:
+        """Whether each picture shows what its caption tells."""
+        return {share: each.hits("alignment") for share, each in self.found.items()}
+
+
 def figures(bench: Bench) -> list[Figure]:
-    """Agreement with the outlines and alignment with the prompts, by the share of the steps."""
+    """Agreement with the outlines and alignment with the prompts, by the share of the first steps."""
     setting = bench.at(control=CONTROL)
-    family = bench.studio.load((SMALL, LARGE), setting)
-    rows = by_share(SMALL, LARGE, SOME, setting.steps)
     asked = outlines_of(bench, bench.scale.fewer)
-    found, followed = _drawn(bench, family, rows, asked)
-    own = {share: each[:, 0] for share, each in followed.items()}
-    another = {share: each[:, 1] for share, each in followed.items()}
-    alone = {1.0: ((BASE, setting.steps),)}
-    between, between_followed = _drawn(bench, bench.studio.load((BASE, LARGE), setting), alone, asked)
+    starts = [_steered(bench, first, asked, setting) for first in STARTS]
     prompts, given = tuple(bench.captions[SEEN][:SHOWN]), Outlined(lines=_pictures(asked[:SHOWN]))
     columns: dict[str, Pictures] = {"outline": given.lines}
-    columns |= {f"{share:.0%} small": drawn(family, row, prompts, given) for share, row in rows.items()}
-    hits = {share: each.hits("alignment") for share, each in found.items()}
+    for each in starts:
+        family = bench.studio.load((each.first, LARGE), setting)
+        for share in PICTURED:
+            name = f"{share:.0%} {each.first}" if share else LARGE
+            if name not in columns:
+                columns[name] = drawn(family, each.rows[share], prompts, given)
     figure = Figure(
         "outlines",
         "Figure 30: a ControlNet on outlines",
-        f"{SMALL}, then {LARGE}, and {BASE} alone, all steered by {CONTROL}, trained on {LARGE}; {setting.words}; "
+        f"{BASE} or {SMALL}, then {LARGE}, all steered by {CONTROL}, which was trained on {LARGE}; {setting.words}; "
         f"{bench.scale.fewer:,} pictures of each row. Captions and outlines are those of test pictures. Agreement is "
         "the F1 measure of the drawn with the asked outline, give or take a pixel.",
-        SHARE,
+        "share of the first steps by the smaller",
         "agreement with the outline",
         (
-            Line("with its outline", tuple(Point.of(share, mean(each)) for share, each in own.items())),
-            Line("with another's outline", tuple(Point.of(share, mean(each)) for share, each in another.items())),
+            *(Line(f"{each.first}, then {LARGE}", _points(each.own)) for each in starts),
+            Line(f"{BASE}, with another picture's outline", _points(starts[0].another)),
         ),
         paper_shown="The paper shows pictures of SDXL and SSD-1B with a ControlNet on edges, at 19.7 to 14.8 seconds "
-        "for 0 to 100 % by the small: all of them follow the edges.",
+        f"for 0 to 100 % by the small: all of them follow the edges. As SSD-1B is of SDXL, {BASE} is half of {LARGE}, "
+        f"with all of its stages; {SMALL} lacks the innermost one, and with it a part of what the ControlNet adds.",
         verdicts=(
-            follows(LARGE, own[0.0], another[0.0]),
-            follows(BASE, *between_followed[1.0].unbind(1)),
-            follows(SMALL, own[1.0], another[1.0]),
-            keeps_following(own, another),
-            kept_up("Steered, alignment", hits),
+            follows(LARGE, starts[0].own[0.0], starts[0].another[0.0]),
+            *(
+                verdict
+                for each in starts
+                for verdict in (
+                    follows(each.first, each.own[1.0], each.another[1.0]),
+                    keeps_following(f"After {each.first}, outlines", each.own, each.another),
+                    kept_up(f"After {each.first}, alignment", each.hits),
+                )
+            ),
         ),
         table=(
-            ("steps by the small", "agreement", "with another's outline", "alignment", DISTANCE),
-            *(_numbers(bench, f"{share:.0%}", each, followed[share]) for share, each in found.items()),
-            _numbers(bench, f"{BASE} alone", between[1.0], between_followed[1.0]),
+            ("first", "share of the steps", "agreement", "with another's outline", "alignment", DISTANCE),
+            *((each.first, f"{share:.0%}", *_numbers(bench, each, share)) for each in starts for share in each.rows),
         ),
     )
     return [with_sheet(bench, figure, columns, prompts)]
 
 
-def _numbers(bench: Bench, name: str, made: Drawn, followed: torch.Tensor) -> tuple[str, ...]:
-    """A line of the table; `followed` (N, 2): with its own outline, and with another."""
+def _points(agreements: Mapping[float, torch.Tensor]) -> tuple[Point, ...]:
+    return tuple(Point.of(share, mean(each)) for share, each in agreements.items())
+
+
+def _numbers(bench: Bench, steered: Steered, share: float) -> tuple[str, ...]:
     return (
-        name,
-        *(said(mean(each), 3) for each in followed.unbind(1)),
-        percent(part(made.hits("alignment"))),
-        said(distance(made.distances(bench.references[SEEN]))),
+        said(mean(steered.own[share]), 3),
+        said(mean(steered.another[share]), 3),
+        percent(part(steered.hits[share])),
+        said(distance(steered.found[share].distances(bench.references[SEEN]))),
     )
 
 
@@ -153,15 +181,15 @@ def _pictures(asked: torch.Tensor) -> tuple[Image.Image, ...]:
     return tuple(Image.fromarray(each).convert("RGB") for each in drawn)
 
 
-def _drawn(
-    bench: Bench, family: Family, rows: Mapping[float, Allocation], asked: torch.Tensor
-) -> tuple[dict[float, Drawn], dict[float, torch.Tensor]]:
-    """What each row draws, and (N, 2) how nearly it follows the outlines; both are kept."""
+def _steered(bench: Bench, first: str, asked: torch.Tensor, setting: Setting) -> Steered:
+    """What each row draws, and how nearly it follows the outlines `asked` (N, 1, H, W); both are kept."""
+    family = bench.studio.load((first, LARGE), setting)
+    rows = by_share(first, LARGE, SOME, setting.steps)
     size, count, counts = bench.scale.at_once, len(asked), evaluations_of(family)
     captions = bench.captions[SEEN]
     batches = []
-    for first in range(0, count, size):
-        indices = tuple(range(first, min(first + size, count)))
+    for start in range(0, count, size):
+        indices = tuple(range(start, min(start + size, count)))
         given = Outlined(lines=_pictures(asked[list(indices)]))
         batches.append(Batch(tuple(captions[i] for i in indices), indices, SEED, given=given))
     # Records do not tell which outlines there were.
@@ -179,7 +207,8 @@ def _drawn(
     )
     drawing.draw()
     found = {share: Drawn(drawing.described(words(row)), bench.metrics) for share, row in rows.items()}
-    return found, {share: keeper.agreement(words(row), batches) for share, row in rows.items()}
+    own, another = ({share: keeper.agreement(words(row), batches)[:, i] for share, row in rows.items()} for i in (0, 1))
+    return Steered(first, rows, found, own, another)
 
 
 def follows(name: str, own: torch.Tensor, another: torch.Tensor) -> Verdict:
@@ -191,7 +220,7 @@ def follows(name: str, own: torch.Tensor, another: torch.Tensor) -> Verdict:
     )
 
 
-def keeps_following(own: Mapping[float, torch.Tensor], another: Mapping[float, torch.Tensor]) -> Verdict:
+def keeps_following(name: str, own: Mapping[float, torch.Tensor], another: Mapping[float, torch.Tensor]) -> Verdict:
     """Whether rows up to UP_TO follow as nearly as the large model alone, where that follows."""
     gains = {share: mean(own[share].double() - own[0.0].double()) for share in own if 0 < share <= UP_TO + 1e-9}
     worst = min(gains.values(), key=lambda each: each.value)
@@ -199,8 +228,8 @@ def keeps_following(own: Mapping[float, torch.Tensor], another: Mapping[float, t
     holds = all_of([no_worse(each) for each in gains.values()])
     return Verdict(
         holds if _follows(own[0.0], another[0.0]) else None,
-        f"Outlines are followed as nearly up to {UP_TO:.0%} of the steps: the agreement changes by {said(worst, 3)}; "
-        f"it is least, {said(mean(own[least]), 3)}, at {least:.0%}.",
+        f"{name}: followed as nearly up to {UP_TO:.0%} of the steps, the agreement changes by {said(worst, 3)}; it is "
+        f"least, {said(mean(own[least]), 3)}, at {least:.0%}.",
         FREE_START,
     )
 
