@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,12 +10,10 @@ from operator import methodcaller
 from types import ModuleType
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from torch import nn
 
-from tstitch_cli import components, schedulers
+from tstitch_cli import components, libraries, schedulers
 from tstitch_cli.bridges import embeddings, running
 from tstitch_cli.bridges.bridge import Bridge
 from tstitch_cli.devices import out_of_memory, resolve_device
@@ -144,7 +141,7 @@ def load(
     check(entries, setting.embeddings)
     check_setting(entries, setting)
     resolve_device(setting.device)
-    _quiet()
+    libraries.hush()
     device = torch.device(setting.device)
     dtype: torch.dtype = getattr(torch, setting.dtype)
     control = control or control_of(setting, entries)
@@ -213,12 +210,3 @@ def _without_weights() -> ModuleType:
     from tstitch_cli.networks import random_weights  # which imports transformers' models, slowly
 
     return random_weights
-
-
-def _quiet() -> None:
-    """Keeps diffusers and transformers from talking into the command's own output."""
-    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)\b")
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()

@@ -107,7 +107,7 @@ def test_one_denoiser_is_trained_in_an_empty_folder(tmp_path: Path, monkeypatch:
     data = str(fashion_mnist_of_noise(tmp_path / "data"))
     result = CliRunner().invoke(app, ["train", "fashion-s", "--shorten", "0.0001", "--no-fast", "--data", data])
     assert result.exit_code == 0, result.output
-    assert "copied from the package, for what rests on it: autoencoder" in result.stderr
+    assert "took from the package what this rests on: autoencoder" in result.stderr
     assert (tmp_path / "fashion" / "fashion-s" / "training.yaml").is_file()
     assert (tmp_path / "fashion" / "model_index.json").is_file()
     assert not (tmp_path / "fashion" / "fashion-xl").exists()

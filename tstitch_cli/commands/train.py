@@ -46,6 +46,9 @@ def train(
     """
     with steps_bar() as bar:
         bar("loading", 0.0)
+        from tstitch_cli import libraries
+
+        libraries.hush()
         from tstitch_cli.training import family, fashion_mnist, foundation, tiny_sd
         from tstitch_cli.training.loop import Progress
         from tstitch_cli.zoo.registry import BUNDLED
@@ -75,7 +78,7 @@ def train(
             place = folder or Path(name)
             made = kind(source, place, place / "work", fast=fast, shorten=shorten)
             if laid := foundation.lay(own, rests_on, made.folder_of, place, BUNDLED / name):
-                talk.print(f"copied from the package, for what rests on it: {', '.join(laid)}", markup=False)
+                talk.print(f"took from the package what this rests on: {', '.join(laid)}", markup=False)
             for part in own:
                 made.train([part], progress)
                 out.print(str(made.folder_of(part)), markup=False)
