@@ -80,6 +80,22 @@ def test_what_does_not_come_with_the_package_has_to_be_trained(tmp_path: Path, b
     assert "train coder first" in str(caught.value.hint)
 
 
+def test_another_familys_parts_are_no_foundation(tmp_path: Path, bundled: Path) -> None:
+    made(tmp_path / "out", "judge")
+    (tmp_path / "out" / "vae").mkdir()
+    (tmp_path / "out" / "vae" / "training.yaml").write_text("name: somebody's\n")
+    with pytest.raises(UsageError, match="vae is somebody's, of another family"):
+        laid(tmp_path / "out", bundled, "net")
+
+
+def test_two_families_do_not_go_into_one_folder(tmp_path: Path) -> None:
+    data = str(fashion_mnist_of_noise(tmp_path / "data"))
+    result = CliRunner().invoke(app, ["train", "fashion-s", "tiny-sd", "--out", str(tmp_path / "x"), "--data", data])
+    assert result.exit_code == 2
+    assert "these parts are of two families" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_training_that_was_killed_is_no_foundation(tmp_path: Path, bundled: Path) -> None:
     half = tmp_path / "out" / "net"
     half.mkdir(parents=True)

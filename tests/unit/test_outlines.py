@@ -174,7 +174,10 @@ def test_the_command_trains_it_into_a_folder_that_is_a_controlnets(
     made = TinySD(fashion_mnist_of_blocks(tmp_path / "data"), tmp_path / "out", tmp_path / "work", fast=False)
     recipe.start.unet.save_pretrained(made.shop.folder("tiny-sd/unet"))
     recipe.start.encoder.save_pretrained(made.shop.folder("text_encoder"))
-    made.shop.keep(recipe.noised.examples.latents, "tiny-sd-latents")
+    for part in ("vae", "tiny-sd"):
+        (made.shop.out / part).mkdir(exist_ok=True)
+        (made.shop.out / part / "training.yaml").write_text(f"name: {part}\n")
+    made.shop.kept("tiny-sd-latents", made.shop.out / "vae", lambda: recipe.noised.examples.latents)
     made.train(["tiny-sd-outline"], lambda part: lambda done, total, loss: None)
     folder = made.folder_of("tiny-sd-outline")
     record = yaml.safe_load((folder / "training.yaml").read_text())

@@ -169,7 +169,9 @@ def test_alignment_improves_and_style_stays_by_the_papers_share() -> None:
     assert stylised.improves(SMALL, rows | {0.4: shown(alignment=0.2, style=1.0)}).agrees is False
     told = stylised.stays(SMALL, rows)
     assert told.agrees is True
-    assert "surely stays up to 40%" in told.words
+    assert "surely stays up to 40% of the steps" in told.words
+    gone = {share: shown(alignment=0.3, style=0.2 if share else 1.0) for share in rows}
+    assert "surely stays at no share that was drawn" in stylised.stays(SMALL, gone).words
     assert stylised.stays(SMALL, rows | {0.4: shown(alignment=0.5, style=0.7)}).agrees is False
     without = {share: shown(alignment=0.3, style=0.0) for share in rows}
     assert stylised.stays(SMALL, without).agrees is None
@@ -331,6 +333,9 @@ def test_real_pictures_are_judged_as_drawn_ones_are(bench: Bench) -> None:
     answers = bench.studio.extractor(pictures.pixels(torch.arange(TINY.real))).answers["colour"]
     right = [answers[i] == pictures.scene(i).answers["colour"] for i in range(TINY.real)]
     assert real.hits("colour").tolist() == [float(each) for each in right]
+    by_next = [answers[i] == pictures.scene((i + 1) % TINY.real).answers["colour"] for i in range(TINY.real)]
+    assert bench.real(SEEN, another=True).hits("colour").tolist() == [float(each) for each in by_next]
+    assert by_next != right
 
 
 def test_outlines_are_those_of_the_captions_pictures(bench: Bench) -> None:

@@ -64,6 +64,9 @@ def train(
             if part not in known:
                 raise UsageError(f"there is no part '{part}' to train", hint=f"there are {', '.join(known)}")
 
+        if folder is not None and len({known[part] for part in chosen}) > 1:
+            raise UsageError("these parts are of two families", hint="give each a folder, or none: they have their own")
+
         def progress(part: str) -> Progress:
             return lambda done, total, loss: bar(f"{part}: batch {done} of {total}, loss {loss:.4f}", done / total)
 

@@ -48,7 +48,7 @@ class Family:
         self.data, self.schedules = data, shortened(SCHEDULES, shorten)
         self.pictures = fashion_mnist.load(data, "train")
         facts = f"Fashion-MNIST, {len(self.pictures)} training pictures, 28 px padded to 32 px"
-        self.shop = Workshop(out, work, fast, facts)
+        self.shop = Workshop(out, work, fast, facts, lambda part: [self.folder_of(each) for each in RESTS_ON[part]])
 
     def train(self, parts: Iterable[str], progress: Callable[[str], Progress]) -> None:
         """Trains `parts` in the order given; what they rest on must be there or among the earlier ones."""
@@ -80,7 +80,6 @@ class Family:
         folder = self.shop.folder("vae")
         model.to(torch.float16).save_pretrained(folder, variant=None)
         self._write_pipeline()
-        self.shop.forget("latents")
         held_out = fashion_mnist.load(self.data, "test")
         test = held_out.batch(torch.arange(min(2000, len(held_out))))
         with torch.no_grad():
@@ -126,12 +125,12 @@ class Family:
 
     def _latents(self) -> dict[str, torch.Tensor]:
         """Scaled latents of every picture, made once from the shipped autoencoder."""
-        kept = self.shop.kept("latents")
-        if kept is None:
+
+        def made() -> dict[str, torch.Tensor]:
             model = self.autoencoder()
-            kept = {k: v * model.config.scaling_factor for k, v in encode_all(model, self.pictures).items()}
-            self.shop.keep(kept, "latents")
-        return kept
+            return {k: v * model.config.scaling_factor for k, v in encode_all(model, self.pictures).items()}
+
+        return self.shop.kept("latents", self.folder_of("autoencoder"), made)
 
     def folder_of(self, part: str) -> Path:
         """Where the weights of `part` go."""

@@ -26,9 +26,12 @@ def lay(
     the bundled one as well, for it goes with no other.
 
     Raises:
-        UsageError: something is missing that has to be trained before.
+        UsageError: something is missing that has to be trained before, or `out` has parts of another family.
         BadFileError: `out` cannot be written to.
     """
+    for place in dict.fromkeys(map(folder_of, rests_on)):
+        if (place / RECORD).is_file() and (whose := _name(place / RECORD)) not in rests_on:
+            raise UsageError(f"{place} is {whose}, of another family", hint="give --out another folder")
     laid: list[str] = []
     for number, part in enumerate(parts):
         trained = {folder_of(each) for each in parts[:number]}
@@ -69,7 +72,15 @@ def _differs(place: Path, out: Path, bundled: Path) -> bool:
 def _comes(part: str, place: Path, out: Path, bundled: Path) -> bool:
     """Whether `part` comes with the package: not where what does is what was made of it."""
     record = bundled / place.relative_to(out) / RECORD
-    return record.is_file() and bool(yaml.safe_load(record.read_text())["name"] == part)
+    return record.is_file() and _name(record) == part
+
+
+def _name(record: Path) -> str:
+    """Of the part that a training's record is of."""
+    try:
+        return str(yaml.safe_load(record.read_text())["name"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return "nothing that was trained here"
 
 
 def _copy(source: Path, target: Path) -> None:

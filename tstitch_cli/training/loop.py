@@ -86,11 +86,13 @@ def train(
     seed: int = 0,
     fast: bool = False,
     progress: Progress = lambda done, total, loss: None,
+    basis: str = "",
 ) -> tuple[nn.Module, Record]:
     """Trains `recipe.model`, going on from `checkpoint` where it exists, and returns the averaged model.
 
     Batch i is drawn from (seed, i) alone, so a run that was cut and resumed sees the same batches as one that
-    was not. `fast` is bfloat16 autocast.
+    was not. `fast` is bfloat16 autocast. `basis` tells all else that the training rests on: a checkpoint of another one
+    is not gone on from.
     """
     plan = recipe.schedule
     model, averaged = recipe.model, deepcopy(recipe.model).requires_grad_(False)
@@ -98,7 +100,7 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
     )
-    state = _load(checkpoint, model, averaged, optimizer)
+    state = _load(checkpoint, basis, model, averaged, optimizer)
     done, seconds, losses = state["done"], state["seconds"], state["losses"]
     running = losses[-1] if losses else float("nan")
     started = saved = time.monotonic()
@@ -114,6 +116,7 @@ def train(
                 "done": done,
                 "seconds": seconds + now - started,
                 "losses": losses,
+                "basis": basis,
             },
         )
 
@@ -174,10 +177,12 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
         target.copy_(source)
 
 
-def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    if not path.exists():
+def _load(
+    path: Path, basis: str, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
+    if state.get("basis") != basis:
         return {"done": 0, "seconds": 0.0, "losses": []}
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])

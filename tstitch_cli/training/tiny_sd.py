@@ -93,7 +93,7 @@ class TinySD:
         self.data, self.schedules = data, shortened(SCHEDULES, shorten)
         self.pictures = Captioned(data, "train", max(8, round(PICTURES * shorten)))
         facts = f"{len(self.pictures)} captioned pictures of {SIDE} px, made from Fashion-MNIST's training pictures"
-        self.shop = Workshop(out, work, fast, facts)
+        self.shop = Workshop(out, work, fast, facts, lambda part: [self.folder_of(each) for each in RESTS_ON[part]])
 
     def train(self, parts: Iterable[str], progress: Callable[[str], Progress]) -> None:
         """Trains `parts` in the order given; what they rest on must be there or among the earlier ones."""
@@ -161,7 +161,6 @@ class TinySD:
         model.register_to_config(scaling_factor=scale_of(sample))
         self._keep_autoencoder(model, record)
         self._write_pipeline()
-        self.shop.forget("tiny-sd-latents")
 
     def _sharper(self, progress: Progress) -> None:
         plain, blurry = self._plain_autoencoder(), self.autoencoder()
@@ -284,10 +283,8 @@ class TinySD:
 
     def _examples(self) -> Examples:
         """Scaled latents of every picture, made once from the shipped autoencoder, with what the pictures show."""
-        latents = self.shop.kept("tiny-sd-latents")
-        if latents is None:
-            latents = self._latents_of(self.pictures)
-            self.shop.keep(latents, "tiny-sd-latents")
+        place = self.folder_of("tiny-sd-autoencoder")
+        latents = self.shop.kept("tiny-sd-latents", place, lambda: self._latents_of(self.pictures))
         return self._examples_of(self.pictures, latents)
 
     def _examples_of(self, pictures: Captioned, latents: dict[str, torch.Tensor] | None = None) -> Examples:

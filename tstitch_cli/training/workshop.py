@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule, train
@@ -28,12 +31,25 @@ class Workshop:
     """bfloat16 and, where a recipe has it, torch.compile."""
     data: str
     """What the records say of the data."""
+    foundation: Callable[[str], Sequence[Path]]
+    """The folders of the parts that the one so named rests on."""
 
     def run(self, recipe: Recipe, progress: Progress) -> tuple[torch.nn.Module, Record]:
-        """Trains `recipe` from where its checkpoint left it."""
+        """Trains `recipe` from where its checkpoint left it, if it rested on the same parts and data then."""
         if self.fast:
             recipe.compile()
-        return train(recipe, self.work / f"{recipe.name}.pt", fast=self.fast, progress=progress)
+        checkpoint, basis = self.work / f"{recipe.name}.pt", self.basis(self.foundation(recipe.name))
+        return train(recipe, checkpoint, fast=self.fast, progress=progress, basis=basis)
+
+    def basis(self, folders: Sequence[Path]) -> str:
+        """Hexadecimal digits that tell apart what is trained with the parts in `folders`, on this data.
+
+        By the parts' records, which tell their data, schedule, seconds and losses. Of a part that was trained further
+        by what only it uses (an autoencoder's decoder), it is the record from before.
+        """
+        records = [yaml.safe_load((folder / RECORD).read_text()) for folder in folders]
+        told = yaml.safe_dump([self.data, *(record.get("before", record) for record in records)])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def folder(self, part: str) -> Path:
         """An empty folder for `part`."""
@@ -59,22 +75,19 @@ class Workshop:
         found: dict[str, Any] = yaml.safe_load((self.out / part / RECORD).read_text())
         return found
 
-    def keep(self, tensors: dict[str, torch.Tensor], name: str) -> None:
-        """Keeps `tensors` in `work`, whole or not at all."""
-        path = self.work / f"{name}.safetensors"
-        partial = path.with_suffix(".partial")
+    def kept(self, name: str, part: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """What `make` makes with the part in the folder `part`; kept in `work` for as long as that stays what it is."""
+        path, basis = self.work / f"{name}.safetensors", self.basis([part])
+        if path.exists():
+            with safe_open(path, "pt") as file:
+                same = (file.metadata() or {}).get("basis") == basis
+            if same:
+                return load_file(path)
+        made, partial = make(), path.with_suffix(".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial)
+        save_file(made, partial, {"basis": basis})
         os.replace(partial, path)
-
-    def kept(self, name: str) -> dict[str, torch.Tensor] | None:
-        """What `keep` kept under `name`, if anything."""
-        path = self.work / f"{name}.safetensors"
-        return load_file(path) if path.exists() else None
-
-    def forget(self, name: str) -> None:
-        """Drops what `keep` kept under `name`."""
-        (self.work / f"{name}.safetensors").unlink(missing_ok=True)
+        return made
 
 
 def half(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -27,7 +27,11 @@ def page(figures: Sequence[Figure], facts: dict[str, Any], about: About) -> str:
     verdicts = [verdict for figure in figures for verdict in figure.verdicts]
     overview = markdown(
         ("", "holds", "does not", "undecided"),
-        [(f"[{figure.heading}](#{anchor(figure.heading)})", *map(str, _counts(figure.verdicts))) for figure in figures],
+        [
+            (f"[{figure.heading}](#{anchor(figure.heading)})", *map(str, _counts(figure.verdicts)))
+            for figure in figures
+            if figure.verdicts
+        ],
     )
     counted = [f"Of {len(verdicts)} statements, {tally(verdicts)}."]
     for claim in dict.fromkeys(verdict.about for verdict in verdicts if verdict.about):

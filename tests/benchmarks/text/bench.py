@@ -91,12 +91,16 @@ class Bench:
         """What the judge tells of a picture."""
         return tuple(self.studio.extractor.judge.metrics)
 
-    def real(self, combinations: str, *, inked: bool = False) -> Drawn:
-        """Real test pictures, judged as drawn ones are: what the judge is good for, and the most one can hope for."""
+    def real(self, combinations: str, *, inked: bool = False, another: bool = False) -> Drawn:
+        """Real test pictures, judged as drawn ones are: what the judge is good for, and the most one can hope for.
+
+        With `another`, each is judged by the caption of the next one: the least there is.
+        """
         pictures = self.pictures(combinations, inked, self.scale.real)
         parts = []
         for indices in torch.arange(len(pictures)).split(self.scale.at_once):
-            asked = [whole_wordings(pictures.scene(i))[0] for i in indices.tolist()]
+            told = [(i + another) % len(pictures) for i in indices.tolist()]
+            asked = [whole_wordings(pictures.scene(i))[0] for i in told]
             made = self.studio.extractor(pictures.pixels(indices))
             hits = self.studio.extractor.judge.hits(self.host, asked, made.answers)
             parts.append((made.features.float().cpu(), hits))

@@ -21,14 +21,17 @@ def figures(bench: Bench) -> list[Figure]:
     for kind in KINDS:
         found[kind] = bench.drawn(f"alone, {kind}", GENERAL, general, kind, pictures)
         found[kind] |= bench.drawn(f"stylised alone, {kind}", (SMALL, INK), {INK: alone[INK]}, kind, bench.scale.fewer)
-    real = {kind: bench.real(kind) for kind in KINDS}
+    real = {
+        kind: {"real pictures": bench.real(kind), "real pictures, by another's caption": bench.real(kind, another=True)}
+        for kind in KINDS
+    }
     family = bench.studio.load(GENERAL, bench.setting)
     columns = {name: drawn(family, row, HELD_OUT) for name, row in general.items()}
     columns[INK] = drawn(bench.studio.load((SMALL, INK), bench.setting), alone[INK], HELD_OUT)
     table = [
         (name, kind, *(percent(part(each.hits(what))) for what in SHOWN))
         for kind in KINDS
-        for name, each in (*found[kind].items(), ("real pictures", real[kind]))
+        for name, each in (found[kind] | real[kind]).items()
     ]
     places = {name: float(i) for i, name in enumerate(alone)}
     lines = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import INK, INKED, LARGE, SMALL, Bench, Drawn, by_share
-from tests.benchmarks.text.fractions import ALIGNED
+from tests.benchmarks.text.fractions import ALIGNED, SHOWN
 from tests.benchmarks.text.rules import above, below, gain, no_worse, part, percent, points, said, some
 from tests.benchmarks.text.sheet import drawn, with_sheet
 from tstitch_cli.training.captioned import SEEN
@@ -111,8 +111,8 @@ def stays(name: str, rows: Mapping[float, Drawn]) -> Verdict:
     return Verdict(
         no_worse(gains[AT]) if some(alone) else None,
         f"The style stays behind {AT:.0%} of the steps by {name}: {percent(part(rows[AT].hits('style')))} of the "
-        f"pictures are in ink, of {INK} alone {percent(part(alone))} ({points(gains[AT])}). It surely stays up to "
-        f"{kept:.0%} of the steps.",
+        f"pictures are in ink, of {INK} alone {percent(part(alone))} ({points(gains[AT])}). It surely stays "
+        f"{f'up to {kept:.0%} of the steps' if kept else 'at no share that was drawn'}.",
     )
 
 
@@ -124,14 +124,14 @@ def _lines(lines: Mapping[str, Mapping[float, Drawn]], metric: str) -> tuple[Lin
 
 
 def _table(bench: Bench, lines: Mapping[str, Mapping[float, Drawn]]) -> tuple[tuple[str, ...], ...]:
-    header = ("first", "share of the steps", "alignment", "in ink", "distance from real ink", "from real photographs")
+    header = ("first", "share of the steps", *SHOWN[:-1], "all together", "in ink")
     return (
-        header,
+        (*header, "distance from real ink", "from real photographs"),
         *(
             (
                 name,
                 f"{share:.0%}",
-                percent(part(each.hits("alignment"))),
+                *(percent(part(each.hits(what))) for what in SHOWN),
                 percent(part(each.hits("style"))),
                 said(distance(each.distances(bench.references[INKED]))),
                 said(distance(each.distances(bench.references[SEEN]))),
