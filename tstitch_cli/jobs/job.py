@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tstitch_cli.jobs.request import Request, digest_of
 from tstitch_cli.schema import GivenFile, PlannedDenoiser, Setting
 
 SCHEMA = "tstitch/manifest/1"
+_DIGEST = re.compile(r"[0-9a-f]{40,}")
 _WIDEST = 80
 """Characters of a name or value that are told."""
 
@@ -101,7 +103,8 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def _short(value: Any) -> str:
-    return _cut(json.dumps(value))
+    digest = isinstance(value, str) and _DIGEST.fullmatch(value)
+    return f"{value[:8]}..." if digest else _cut(json.dumps(value))
 
 
 def _cut(text: str) -> str:
