@@ -236,7 +236,8 @@ def _measure(
     from tstitch_cli import evaluate as stage
 
     in_turn = stage.in_turn(prompts, count)
-    asked = stage.asked_for(wanted, stage.measurable(entries[0], in_turn, extractor, compared, scorer))
+    # The scorer is loaded where its metric is wanted, and could be where another one is.
+    asked = stage.asked_for(wanted, stage.measurable(entries[0], in_turn, extractor, compared, scored=True))
     if "fid" in asked and compared is not None:
         warn_of_few(count, len(compared.gaussian.mean))
     if extractor is not None:
