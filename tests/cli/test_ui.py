@@ -286,7 +286,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(app, ["ui"])
     assert result.exit_code == 2
-    assert 'hint: pip install "tstitch[ui]"' in result.output
+    assert 'hint: pip install -c constraints.txt ".[ui]"  # in your clone of tstitch' in result.output
 
 
 def test_an_unknown_denoiser_is_told_before_anything_is_loaded() -> None:
