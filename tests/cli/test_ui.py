@@ -177,7 +177,18 @@ def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watch
     sheet = page["sheet"].locator("img")
     expect(sheet).to_be_visible(timeout=LONG_MS)
     assert sheet.evaluate("image => image.decode().then(() => image.naturalWidth)") > 11 * 64
+    expect(pictures.first).to_be_visible()
     snapshot(page, "sweep")
+    # Pictures of another prompt take its place.
+    page["prompt"].locator("textarea").fill("bag")
+    page["draw"].click()
+    expect(sheet).to_have_count(0, timeout=LONG_MS)
+    expect(pictures).to_have_count(PICTURES)
+    # And a sweep of yet another one takes theirs.
+    page["prompt"].locator("textarea").fill("coat")
+    page["sweep"].click()
+    expect(sheet).to_be_visible(timeout=LONG_MS)
+    expect(pictures).to_have_count(0)
 
     # What is wrong is told as the command line tells it.
     page["prompt"].locator("textarea").fill("sneakr")
