@@ -100,7 +100,9 @@ def evaluate(
     if not prompts:
         raise UsageError("there is no prompt to draw", hint="give one at least")
     drawn_from = in_turn(prompts, count, first)
-    wanted = asked_for(metrics, measurable(family.entries[0], drawn_from, extractor, reference, scorer))
+    wanted = asked_for(
+        metrics, measurable(family.entries[0], drawn_from, extractor, reference, scored=scorer is not None)
+    )
     counts = counts if counts is not None else (1,) * family.setting.taken
     drawing = Drawing(
         family=family,
@@ -153,11 +155,13 @@ def measurable(
     prompts: Sequence[str],
     extractor: Extractor | None,
     reference: Reference | None,
-    scorer: Scorer | None,
+    *,
+    scored: bool,
 ) -> tuple[str, ...]:
     """The metrics that can be measured of the family of `entry`, in the order of `metrics.METRICS`.
 
-    `prompts` are those of all pictures; raises UsageError where one is no class of a family that is drawn by class.
+    `prompts` are those of all pictures; `scored` is whether there is a CLIP to score by, or can be once it is asked
+    for. Raises UsageError where a prompt is no class of a family that is drawn by class.
     """
     compared = extractor is not None and reference is not None
     among = compared and reference is not None and reference.manifold is not None
@@ -166,7 +170,7 @@ def measurable(
         "is": extractor is not None and extractor.classes > 0,
         "precision": among,
         "recall": among,
-        "clip": scorer is not None and entry.conditioning.kind == "text",
+        "clip": scored and entry.conditioning.kind == "text",
     }
     asking = {} if extractor is None else extractor.judge.asking(entry, prompts)
     fewest = max(1, min(statistics.FEWEST, len(prompts)))

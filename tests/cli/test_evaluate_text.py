@@ -152,6 +152,15 @@ def test_prompts_that_are_no_captions_are_left_out_and_that_is_said(plan: Plan, 
     assert set(documents.read_plan(here / "plan.yaml").rows[0].measured) == {"alignment", "style"}
 
 
+def test_a_metric_that_cannot_be_is_refused_with_all_that_can_be(plan: Plan, here: Path) -> None:
+    refused = evaluate("--metrics", "accuracy")
+    assert refused.exit_code == 2
+    possible = "fid, is, precision, recall, clip, alignment, garment, colour, background, count, style"
+    assert " ".join(refused.stderr.split()).endswith(f"these can be: {possible}")
+    assert evaluate("--metrics", possible).exit_code == 0
+    assert ", ".join(documents.read_plan(here / "plan.yaml").rows[0].measured) == possible
+
+
 def test_without_any_caption_nothing_is_asked_for(plan: Plan, here: Path) -> None:
     (here / "dreams.txt").write_text("a dream\n")
     result = evaluate("--prompts-file", "dreams.txt")
@@ -161,6 +170,7 @@ def test_without_any_caption_nothing_is_asked_for(plan: Plan, here: Path) -> Non
     refused = evaluate("--prompts-file", "dreams.txt", "--metrics", "alignment")
     assert refused.exit_code == 2
     assert "it takes prompts that are captions of a bundled family" in " ".join(refused.stderr.split())
+    assert "these can be: fid, is, precision, recall, clip, style" in " ".join(refused.stderr.split())
     missing = evaluate("--prompts-file", "dreamt")
     assert missing.exit_code == 3
     assert "the captions of tiny-sd are: seen, unseen" in " ".join(missing.stderr.split())

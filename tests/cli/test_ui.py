@@ -177,7 +177,18 @@ def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watch
     sheet = page["sheet"].locator("img")
     expect(sheet).to_be_visible(timeout=LONG_MS)
     assert sheet.evaluate("image => image.decode().then(() => image.naturalWidth)") > 11 * 64
+    expect(pictures.first).to_be_visible()
     snapshot(page, "sweep")
+    # Pictures of another prompt take its place.
+    page["prompt"].locator("textarea").fill("bag")
+    page["draw"].click()
+    expect(sheet).to_have_count(0, timeout=LONG_MS)
+    expect(pictures).to_have_count(PICTURES)
+    # And a sweep of yet another one takes theirs.
+    page["prompt"].locator("textarea").fill("coat")
+    page["sweep"].click()
+    expect(sheet).to_be_visible(timeout=LONG_MS)
+    expect(pictures).to_have_count(0)
 
     # What is wrong is told as the command line tells it.
     page["prompt"].locator("textarea").fill("sneakr")
@@ -286,7 +297,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(app, ["ui"])
     assert result.exit_code == 2
-    assert 'hint: pip install "tstitch[ui]"' in result.output
+    assert 'hint: pip install -c constraints.txt ".[ui]"  # in your clone of tstitch' in result.output
 
 
 def test_an_unknown_denoiser_is_told_before_anything_is_loaded() -> None:

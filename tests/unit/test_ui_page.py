@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from tests.quick import PICTURES, QUICK, SLOW, slow_profile, zoo_file
 from tstitch_cli import documents
 from tstitch_cli.ui.choices import offered
 from tstitch_cli.ui.page import Page, Updates
-from tstitch_cli.ui.session import Session
+from tstitch_cli.ui.session import Drawing, Session
 from tstitch_cli.ui.stopping import StoppedError
 from tstitch_cli.zoo.registry import Zoo
 
@@ -73,13 +74,13 @@ def test_the_marker_and_the_rows_name_follow_the_budget(page: Page, chosen: Upda
 
 def test_what_is_wrong_is_said_and_changes_nothing_else(page: Page, chosen: Updates) -> None:
     for handler in (page.on_draw, page.on_sweep):
-        changed = handler(SLOW, 50.0, "sneakr", 0, REQUEST, PROGRESS)
+        changed = handler(SLOW, 50.0, "sneakr", 0, None, REQUEST, PROGRESS)
         assert list(changed) == [page.message]
         assert "error: slow has no class &#x27;sneakr&#x27;" in changed[page.message]
         assert "hint: did you mean sneaker?" in changed[page.message]
     (said,) = page.on_budget(SLOW, 1e-6, REQUEST).values()
     assert "error: no allocation fits the budget" in said
-    (said,) = page.on_draw(QUICK, BUDGET_S, "bag", 0, REQUEST, PROGRESS).values()
+    (said,) = page.on_draw(QUICK, BUDGET_S, "bag", 0, None, REQUEST, PROGRESS).values()
     assert "has not been measured" in said
 
 
@@ -101,8 +102,8 @@ def test_no_exception_reaches_gradio(page: Page, monkeypatch: pytest.MonkeyPatch
     for changed in (
         page.on_again(SLOW, REQUEST, PROGRESS),
         page.on_budget(SLOW, BUDGET_S, REQUEST),
-        page.on_draw(SLOW, BUDGET_S, "bag", 0, REQUEST, PROGRESS),
-        page.on_sweep(SLOW, BUDGET_S, "bag", 0, REQUEST, PROGRESS),
+        page.on_draw(SLOW, BUDGET_S, "bag", 0, None, REQUEST, PROGRESS),
+        page.on_sweep(SLOW, BUDGET_S, "bag", 0, None, REQUEST, PROGRESS),
     ):
         assert list(changed) == [page.message]
         assert said in changed[page.message]
@@ -117,6 +118,30 @@ def test_of_a_family_that_is_left_nothing_stays(page: Page, chosen: Updates) -> 
     for control in (page.budget, page.draw, page.sweep, page.plan_file, page.png):
         assert not changed[control].interactive
     assert list(page.on_choose("nobody's", REQUEST, PROGRESS)) == [page.message]
+
+
+@pytest.mark.parametrize(("prompt", "seed", "same"), [("bag", 0, True), ("coat", 0, False), ("bag", 1, False)])
+def test_pictures_and_a_sweep_of_something_else_are_not_shown_together(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str, seed: int, same: bool
+) -> None:
+    file = tmp_path / "000000.png"
+    Image.new("RGB", (8, 8)).save(file)
+    drawing = Drawing(page.session.plan(SLOW, 50.0), (file,), ("it took a second",))
+    monkeypatch.setattr(page.session, "draw", lambda *given: drawing)
+    monkeypatch.setattr(page.session, "sweep", lambda *given: file)
+    drawn = page.on_draw(SLOW, 50.0, "bag", 0, None, REQUEST, PROGRESS)
+    swept = page.on_sweep(SLOW, 50.0, prompt, seed, drawn[page.subject], REQUEST, PROGRESS)
+    assert swept[page.sheet].visible
+    if same:
+        assert not {page.pictures, page.png, page.times} & set(swept)
+    else:
+        assert not swept[page.pictures].value
+        assert not swept[page.png].interactive
+        assert swept[page.times] == ""
+    redrawn = page.on_draw(SLOW, 50.0, "bag", 0, swept[page.subject], REQUEST, PROGRESS)
+    assert len(redrawn[page.pictures].value) == 1
+    assert (page.sheet not in redrawn) == same
+    assert same or not redrawn[page.sheet].visible
 
 
 def test_stop_tells_whether_anything_ran(page: Page) -> None:

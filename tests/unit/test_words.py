@@ -32,7 +32,12 @@ def entry() -> Entry:
         ("red-blue sneaker", ()),
         ("a dinosaur on a red sofa", ("dinosaur", "sofa")),
         ("t-rex", ("t-rex",)),
-        ("2 sneakers, café, 猫 🦊", ("2", "café", "猫")),
+        ("2 sneakers, café, 猫 🦊", ("2", "café", "猫", "🦊")),
+        ("a red sneaker 🦊", ("🦊",)),
+        ("a 🦊red☕sneaker🦊 on ❤️, €", ("🦊", "☕", "❤", "€")),
+        ("a thumb 👍🏽 and 👩\u200d🦰", ("thumb", "👍", "and", "👩", "🦰")),
+        ("red, red. red! red? 'red' \"red\" (red) - red: red; red/red & _red_", ()),
+        ("“red” – ‘blue’… 「a」、 *red* #red\ta\n[on] {blue} `a` ^", ()),
         ("", ()),
     ],
 )
@@ -47,6 +52,7 @@ def test_each_word_is_told_once_with_the_near_one_and_those_there_are(entry: Ent
     assert told.count("dinosaur") == 1
     assert told.endswith("its words are a, red, sneaker, t-shirt, background, on, blue and plurals")
     assert remark(entry, ["a red sneaker"]) is None
+    assert "does not know '🦊': what it draws for it may be" in str(remark(entry, ["a red sneaker 🦊"]))
     assert "did you mean" not in str(remark(entry, ["red and blue, one sneaker"]))
 
 

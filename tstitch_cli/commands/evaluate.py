@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tstitch_cli.commands.edge import guarded, out, steps_bar, talk
+from tstitch_cli.commands.edge import guarded, steps_bar, talk
 from tstitch_cli.commands.evaluate_checks import (
     refuse_mixing,
     refuse_other_weights,
@@ -144,38 +144,11 @@ def evaluate(
 
         typer.echo(json.dumps({"schema": PLAN_SCHEMA, **documents.plain(filled)}, indent=2))
     else:
+        from tstitch_cli.commands.measured_table import show
+
         show(filled, numbers)
     talk.print(_drawn(found))
     talk.print(f"wrote the measured columns into {plan_file}", markup=False)
-
-
-def show(plan: Plan, numbers: Sequence[int]) -> None:
-    """Prints what was measured of rows on stdout, and on stderr what it holds for."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tstitch_cli.commands.measured_words import cell, heading, in_words, present
-    from tstitch_cli.commands.plan import WIDTH
-    from tstitch_cli.planning.orders import SMALL_TO_LARGE
-    from tstitch_cli.quantities import shown_s
-
-    names, columns = [denoiser.name for denoiser in plan.denoisers], present(plan.rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    ordered = any(row.order for row in plan.rows)
-    for title in ("row", *map(escape, names), "mean", *map(heading, columns), *["order"] * ordered):
-        table.add_column(title, justify="right", no_wrap=True)
-    for number in numbers:
-        row, chosen = plan.rows[number], number == plan.chosen
-        cells = [f"{'> ' if chosen else ''}{number}"]
-        cells += [str(row.steps.get(name, 0) or "-") for name in names]
-        cells += [shown_s(row.time_s.mean), *(cell(name, row.measured.get(name)) for name in columns)]
-        cells += [row.order or SMALL_TO_LARGE] * ordered
-        table.add_row(*cells, style="bold green" if chosen else "")
-    Console(width=max(out.width, WIDTH), highlight=False).print(table)
-    if plan.evaluation is not None:
-        talk.print(f"{in_words(plan.evaluation)}; ± is half of the 95 % interval", markup=False)
 
 
 class _Finished:
@@ -263,7 +236,8 @@ def _measure(
     from tstitch_cli import evaluate as stage
 
     in_turn = stage.in_turn(prompts, count)
-    asked = stage.asked_for(wanted, stage.measurable(entries[0], in_turn, extractor, compared, scorer))
+    # The scorer is loaded where its metric is wanted, and could be where another one is.
+    asked = stage.asked_for(wanted, stage.measurable(entries[0], in_turn, extractor, compared, scored=True))
     if "fid" in asked and compared is not None:
         warn_of_few(count, len(compared.gaussian.mean))
     if extractor is not None:

@@ -48,7 +48,9 @@ def ui(
     from pathlib import Path
 
     if find_spec("gradio") is None:
-        raise UsageError("the page needs Gradio, which is not installed", hint='pip install "tstitch[ui]"')
+        from tstitch_cli.doctor import pip_install
+
+        raise UsageError("the page needs Gradio, which is not installed", hint=pip_install('".[ui]"'))
     from tstitch_cli.quantities import parse_duration
     from tstitch_cli.ui.addresses import LOOPBACK, address_of, listening
     from tstitch_cli.ui.choices import offered

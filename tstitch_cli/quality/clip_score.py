@@ -53,7 +53,11 @@ class ClipScore:
 
     @torch.inference_mode()
     def __call__(self, pictures: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """(B,) scores in [0, 100] of `pictures` (B, 3, H, W) uint8; of a prompt CLIP reads the first 75 words or so."""
+        """(B,) scores in [0, 100] of `pictures` (B, 3, H, W) uint8.
+
+        Of a prompt CLIP reads as many tokens as it has positions for, the marks of its beginning and end among them:
+        ViT-L/14 reads 77, tiny-sd's own 16.
+        """
         config = self.model.config
         words = self.tokenizer(
             list(prompts),

@@ -18,7 +18,10 @@ FEATURE_WEIGHT = 1.0
 
 
 class DistillationRecipe:
-    """L = task + output + features, each a mean squared error (Kim et al., 2023, equations 1 to 4).
+    """L = task + output + features, all of them mean squared errors (Kim et al., 2023, equations 1 to 4).
+
+    That of a stage's features is divided by the mean square of the teacher's, and their mean over the stages is taken:
+    stages of large features outweigh neither the others nor the noise.
 
     The text encoder is the teacher's and stays as it is, as does the teacher.
     """

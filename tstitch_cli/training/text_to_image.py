@@ -25,7 +25,8 @@ class UNetShape:
     """A U-Net over 4 x 8 x 8 latents: `widths` of its stages at 8, 4 and 2 pixels a side, `layers` in each.
 
     Blocks are removed as in BK-SDM (Kim et al., 2023, section 3): layers of every stage, then the middle and the
-    innermost stage, which are given up by leaving their width out.
+    innermost stage, which are given up by leaving their width out. tiny-sd-small gives up the attention of the
+    outermost stage as well, which BK-SDM keeps.
     """
 
     layers: int

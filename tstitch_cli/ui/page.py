@@ -16,6 +16,8 @@ from tstitch_cli.ui.stopping import StoppedError
 
 Updates = dict[Any, Any]
 """Component -> its new value, or itself with new properties."""
+Subject = tuple[str, object]
+"""The prompt and the seed of the pictures and the sweep that are shown."""
 MACHINE = "machine"
 """The queue of all that needs the machine for itself."""
 SMOOTH = 128
@@ -99,6 +101,7 @@ class Page:
                         elem_id="sheet",
                     )
             self.drawn = gr.State(())
+            self.subject = gr.State()
             self._listen(blocks)
         self.blocks = blocks.queue()
 
@@ -107,8 +110,9 @@ class Page:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         planned = [self.message, self.row, self.plot, self.plan_file]
         measured = [*planned, self.about, self.again, self.budget, self.draw, self.sweep]
+        results = [self.message, self.pictures, self.png, self.times, self.drawn, self.sheet, self.subject]
         prompting = [self.prompt, self.examples, self.pictures]
-        asked = [self.family, self.budget, self.prompt, self.seed]
+        asked = [self.family, self.budget, self.prompt, self.seed, self.subject]
         on_plot: dict[str, Any] = {"show_progress_on": [self.plot], **alone}
         on_pictures: dict[str, Any] = {"show_progress_on": [self.pictures], **alone}
 
@@ -127,14 +131,8 @@ class Page:
         again = self.again.click(self.on_again, [self.family], measured, **on_plot)
         self.budget.input(self.on_budget, [self.family, self.budget], planned, trigger_mode="always_last", **quiet)
         self.examples.click(lambda sample: sample[0], [self.examples], [self.prompt], **quiet)
-        drawn = gr.on(
-            [self.draw.click, self.prompt.submit],
-            self.on_draw,
-            asked,
-            [self.message, self.pictures, self.png, self.times, self.drawn],
-            **on_pictures,
-        )
-        swept = self.sweep.click(self.on_sweep, asked, [self.message, self.sheet], **on_pictures)
+        drawn = gr.on([self.draw.click, self.prompt.submit], self.on_draw, asked, results, **on_pictures)
+        swept = self.sweep.click(self.on_sweep, asked, results, **on_pictures)
         self.pictures.select(self.on_select, [self.drawn], [self.png], **quiet)
         running = [chosen, again, drawn, swept]
         self.stop.click(self.on_stop, None, [self.message], cancels=running, queue=False, **quiet)
@@ -154,10 +152,8 @@ class Page:
             self.row: "",
             self.plot: "",
             self.plan_file: gr.DownloadButton(interactive=False),
-            self.pictures: gr.Gallery(value=None),
-            self.png: gr.DownloadButton(interactive=False),
-            self.times: "",
             self.sheet: gr.Image(visible=False),
+            **self._no_pictures(),
         }
 
     def on_choose(self, label: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> Updates:
@@ -194,19 +190,22 @@ class Page:
         budget_s: float,
         prompt: str,
         seed: object,
+        subject: Subject | None,
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Updates:
-        """A call is drawn by the chosen row."""
+        """A call is drawn by the chosen row; a sweep that is shown goes if it is not of the same `subject`."""
 
         def drawn() -> Updates:
             drawing = self.session.draw(label, budget_s, prompt, seed, _owner(request), _telling(progress))
             paths = tuple(map(str, drawing.paths))
-            return {
+            others: Updates = {} if subject == (prompt, seed) else {self.sheet: gr.Image(visible=False)}
+            return others | {
                 self.pictures: gr.Gallery(value=list(paths), selected_index=None),
                 self.png: gr.DownloadButton(value=paths[0], interactive=True),
                 self.times: words.said(drawing.said),
                 self.drawn: paths,
+                self.subject: (prompt, seed),
             }
 
         return self._safely(drawn)
@@ -217,14 +216,19 @@ class Page:
         budget_s: float,
         prompt: str,
         seed: object,
+        subject: Subject | None,
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Updates:
-        """The same noise is drawn at every share of the smallest denoiser."""
+        """The same noise is drawn at every share of the smallest denoiser.
+
+        Pictures that are shown go if they are not of the same `subject`.
+        """
 
         def swept() -> Updates:
             path = self.session.sweep(label, budget_s, prompt, seed, _owner(request), _telling(progress))
-            return {self.sheet: gr.Image(value=str(path), visible=True)}
+            others: Updates = {} if subject == (prompt, seed) else self._no_pictures()
+            return others | {self.sheet: gr.Image(value=str(path), visible=True), self.subject: (prompt, seed)}
 
         return self._safely(swept)
 
@@ -268,6 +272,9 @@ class Page:
             self.plot: pareto_svg(plan),
             self.plan_file: gr.DownloadButton(value=str(path), interactive=True),
         }
+
+    def _no_pictures(self) -> Updates:
+        return {self.pictures: gr.Gallery(value=None), self.png: gr.DownloadButton(interactive=False), self.times: ""}
 
     def _measurable(self, label: str) -> bool:
         choice = self.session.choices.get(label)

@@ -1,16 +1,20 @@
-"""Finds the words of prompts that denoisers trained on few words have never seen."""
+"""Finds the words and symbols of prompts that denoisers trained on few words have never seen."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 
 from tstitch_cli.schema import Plan
 from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
 
-_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_WRITTEN = re.compile(r"[^\W_]+(?:-[^\W_]+)*|[^\w\s]")
+"""A word, or a sign that stands beside words."""
+_SYMBOLS = {"So", "Sm", "Sc"}
+"""Unicode's categories of the signs that mean something: emoji and the like, of mathematics, of money."""
 _SHOWN, _LONGEST = 8, 40
 """Unknown words that are told, and the letters of each that are shown."""
 _TYPED = 4
@@ -18,15 +22,23 @@ _TYPED = 4
 
 
 def unknown(entry: Entry, prompts: Iterable[str]) -> tuple[str, ...]:
-    """The words of `prompts` that `entry` was not trained on, each once; none where the zoo names no words for it.
+    """The words of `prompts`, and symbols such as emoji, that `entry` was not trained on, each once.
 
-    Letter case and punctuation aside; words with a hyphen between them are known if each is.
+    None where the zoo names no words for it. Letter case and punctuation aside; words with a hyphen between them are
+    known if each is.
     """
     known = {word.casefold() for word in entry.conditioning.words}
     if not known:
         return ()
-    written = (word for prompt in prompts for word in _WORD.findall(prompt.casefold()))
+    written = (word for prompt in prompts for word in _words(prompt.casefold()))
     return tuple(dict.fromkeys(word for word in written if word not in known and not known.issuperset(word.split("-"))))
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words and symbols of `text` in its order. Of one made of several, such as a flag, each is one."""
+    for found in _WRITTEN.findall(text):
+        if found[0].isalnum() or unicodedata.category(found) in _SYMBOLS:
+            yield found
 
 
 def remark(entry: Entry, prompts: Iterable[str]) -> str | None:
