@@ -1,9 +1,9 @@
-"""The README's pictures and tables, from the bundled family and from the reports of the other benchmarks.
+"""The README's pictures and tables, from the bundled families and from the reports of the other benchmarks.
 
     python -m tests.benchmarks.figures
 
-figures/sweep.png is what `tstitch sample --sweep` draws, seed 0: five prompts down, the share of the steps that a small
-denoiser takes before a large one across; of the text family where that is bundled, else of fashion-s and fashion-xl.
+figures/sweep.png is what `tstitch sample --sweep` draws: five prompts down, the share of the steps that tiny-sd-small
+takes before tiny-sd across. Prompts and seed were chosen by eye, as for any cover: much other noise is drawn less well.
 figures/quality.png has Frechet distance against time, from results/quality.json; its bars are one standard deviation,
 over disjoint subsets and over calls. The tables for the README are printed, as far as the reports are there.
 """
@@ -29,7 +29,6 @@ from tstitch_cli.jobs.request import Request
 from tstitch_cli.measuring.imported import from_times
 from tstitch_cli.plan import make_plan
 from tstitch_cli.quantities import parse_budget
-from tstitch_cli.sample import TENTHS
 from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
 from tstitch_cli.zoo.registry import Zoo
 
@@ -44,53 +43,47 @@ class Sheet:
     large: str
     prompts: tuple[str, ...]
     """Drawn in one call."""
+    seed: int
+    """Of the noise."""
     tenths: tuple[int, ...]
     """Shares of the steps that the small denoiser takes."""
     scale: int
     """Of the picture, which the README shows at the width of its text."""
 
 
-SHEETS = (
-    Sheet(
-        "tiny-sd-small",
-        "tiny-sd",
-        (
-            "a red sneaker on a yellow background",
-            "two green bags on a white background",
-            "a pink dress on a blue background",
-            "an orange pullover on a purple background",
-            "two black ankle boots on an orange background",
-        ),
-        tenths=(0, 2, 4, 6, 8, 10),
-        scale=2,
+OPENING = Sheet(
+    "tiny-sd-small",
+    "tiny-sd",
+    (
+        "a green t-shirt on a white background",
+        "an orange pullover on a purple background",
+        "a pink dress on a blue background",
+        "two black ankle boots on an orange background",
+        "a red sneaker on a yellow background",
     ),
-    Sheet(SMALL, LARGE, ("ankle boot", "dress", "bag", "sneaker", "pullover"), tenths=TENTHS, scale=1),
+    seed=1,
+    tenths=(0, 2, 4, 6, 8, 10),
+    scale=2,
 )
-"""The README opens with the first one whose denoisers come with the package."""
+"""What the README opens with."""
 BLUE, GREY, GREEN = "#2b6cb0", "#6b7280", "#1a7f4b"
 
 
-def opening() -> Sheet:
-    """The sheet that the README opens with."""
-    bundled = Zoo.shipped().entries
-    return next(sheet for sheet in SHEETS if sheet.small in bundled and sheet.large in bundled)
-
-
-def sweep(folder: Path, sheet: Sheet, steps: int | None = None) -> None:
-    """Draws sweep.png into `folder`; `steps` are the family's own unless given."""
-    plan = sweep_plan(sheet, steps)
-    request = Request(tuple(map(Prompt, sheet.prompts)), folder, overwrite=True)
+def sweep(folder: Path, sheet: Sheet) -> None:
+    """Draws sweep.png into `folder`."""
+    plan = sweep_plan(sheet)
+    request = Request(tuple(map(Prompt, sheet.prompts)), folder, seed=sheet.seed, overwrite=True)
     chosen = plan.rows[plan.chosen]
     draw_sweep(plan, chosen, request, allow_stale=True, tenths=sheet.tenths, scale=sheet.scale)
 
 
-def sweep_plan(sheet: Sheet, steps: int | None = None) -> Plan:
+def sweep_plan(sheet: Sheet) -> Plan:
     """A plan of the sheet's denoisers in their default setting, for its denoisers; its times mean nothing."""
     zoo = Zoo.load()
     entries = [zoo.resolve(name) for name in (sheet.small, sheet.large)]
     host = entries[-1]
     defaults = host.defaults
-    count = steps or defaults.steps
+    count = defaults.steps
     scheduler = schedulers.build(defaults.scheduler, schedulers.noise_config(host.noise))
     scheduler.set_timesteps(count)
     made = run_lengths(per_step(scheduler, count, len(scheduler.timesteps)))
@@ -199,7 +192,7 @@ def main() -> None:
     parser.add_argument("--no-sweep", action="store_true", help="leave sweep.png as it is")
     given = parser.parse_args()
     if not given.no_sweep:
-        sweep(given.out, opening())
+        sweep(given.out, OPENING)
     if (report := _report(given.results / "quality.json")) is not None:
         quality_png(report, given.out / "quality.png")
         print(quality_snippet(report), "", sep="\n")

@@ -13,11 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 from typer.testing import CliRunner
@@ -26,6 +28,9 @@ from tests.quick import PICTURES, QUICK, SLOW, slow_profile, zoo_file
 from tstitch_cli import documents, provenance
 from tstitch_cli.app import app
 from tstitch_cli.commands.plan import in_words
+from tstitch_cli.quality import captions
+from tstitch_cli.quality.drawing import pixels
+from tstitch_cli.quality.features import ClassifierFeatures
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -65,24 +70,34 @@ class Watched:
         return self.tab.locator(f"#{name}")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("page")
-    slow_profile(folder)
-    given = {"TSTITCH_ZOO": str(zoo_file(folder / "zoo.yaml")), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    options = ("--port", "0", "--device", "cpu", "--max-time", "1s", "--allow-stale")
-    command = [sys.executable, "-m", "tstitch_cli.app", "ui", "quick-s", "quick-xl", *options]
+@contextmanager
+def serving(folder: Path, *given: str, zoo: Path | None = None) -> Iterator[Served]:
+    """`tstitch ui` with these arguments on this machine's processor, started in `folder`."""
+    told = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)} | ({"TSTITCH_ZOO": str(zoo)} if zoo is not None else {})
+    command = [sys.executable, "-m", "tstitch_cli.app", "ui", *given, "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **given}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, env={**os.environ, **told}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stderr is not None
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:"), process.stderr.read()
-    yield Served(process, url, folder)
-    if process.poll() is None:
-        process.kill()
-        process.communicate()
+    try:
+        yield Served(process, url, folder)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """With the quick and the slow family; the page of most tests."""
+    folder = tmp_path_factory.mktemp("page")
+    slow_profile(folder)
+    given = ("quick-s", "quick-xl", "--max-time", "1s", "--allow-stale")
+    with serving(folder, *given, zoo=zoo_file(folder / "zoo.yaml")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +110,26 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def watched(served: Served, browser: Browser) -> Iterator[Watched]:
+@contextmanager
+def watching(browser: Browser, url: str) -> Iterator[Watched]:
+    """A new tab that shows what is at `url`."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     context.set_default_timeout(LONG_MS)
     found = Watched(context.new_page())
     found.tab.on("request", lambda request: found.asked.append(request.url))
     found.tab.on("websocket", lambda socket: found.asked.append(socket.url))
     found.tab.on("pageerror", lambda error: found.complaints.append(str(error)))
-    found.tab.goto(served.url)
-    yield found
-    context.close()
+    found.tab.goto(url)
+    try:
+        yield found
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def watched(served: Served, browser: Browser) -> Iterator[Watched]:
+    with watching(browser, served.url) as found:
+        yield found
 
 
 def snapshot(watched: Watched, name: str) -> None:
@@ -219,6 +243,38 @@ def test_a_person_measures_plans_draws_downloads_and_stops(served: Served, watch
     elsewhere = [url for url in page.asked if not url.startswith((served.url, "data:", "blob:"))]
     assert elsewhere == []
     assert page.complaints == []
+
+
+def test_a_sentence_is_drawn_by_the_family_that_the_page_opens_with(browser: Browser, here: Path) -> None:
+    sentence = "a green t-shirt on a pink background"
+    # Ten steps, for those of the default setting would take most of a minute to measure.
+    short = ("--steps", "10", "--scheduler", "ddim", "--device", "cpu", "--max-time", "1s", "--out", "short.yaml")
+    result = CliRunner().invoke(app, ("profile", "tiny-sd-small", "tiny-sd-base", "tiny-sd", *short))
+    assert result.exit_code == 0, result.output
+
+    with serving(here, "--profile", "short.yaml") as served, watching(browser, served.url) as page:
+        expect(page["family"].locator("input")).to_have_value("tiny-sd: tiny-sd-small, tiny-sd-base, tiny-sd")
+        expect(page["about"]).to_contain_text("10 steps of ddim", timeout=LONG_MS)
+        slider = page["budget"].locator("input[type=range]")
+        slider.fill(str(slider.get_attribute("max")))
+        expect(page["row"].locator(".chosen")).to_contain_text("10 steps of tiny-sd ", timeout=LONG_MS)
+        page["prompt"].locator("textarea").fill(sentence)
+        page["draw"].click()
+        expect(page["times"]).to_contain_text(re.compile(r"a call took .* predicted .* budget"), timeout=LONG_MS)
+        snapshot(page, "sentence")
+        # What is downloaded is what is shown.
+        shown = page["pictures"].locator("img").first.get_attribute("src")
+        assert shown is not None
+        with page.tab.expect_download() as download:
+            page["png"].click()
+        download.value.save_as(here / "picture.png")
+        assert page.tab.request.get(shown).body() == (here / "picture.png").read_bytes()
+        assert page.complaints == []
+
+    assert provenance.read(here / "picture.png").prompt == sentence
+    with Image.open(here / "picture.png") as picture:
+        seen = ClassifierFeatures("tiny-sd")(pixels([picture])).answers
+    assert {name: int(answer) for name, answer in seen.items() if name != "style"} == captions.told(sentence)
 
 
 def choose(page: Watched, family: str) -> None:

@@ -215,14 +215,6 @@ def test_the_quality_figure_is_drawn(tmp_path: Path) -> None:
         assert len(set(image.convert("L").resize((80, 50)).tobytes())) > 10
 
 
-def test_the_sweep_is_of_the_smallest_and_the_largest() -> None:
-    plan = figures.sweep_plan(figures.SHEETS[-1])
-    assert [d.name for d in plan.denoisers] == [SMALL, LARGE]
-    assert {name for name, _ in plan.rows[plan.chosen].allocation} == {SMALL, LARGE}
-    assert plan.setting.steps == 20
-    assert plan.evaluations == ((1, 20),)
-
-
 def test_markdown() -> None:
     assert markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
 

@@ -149,7 +149,7 @@ def test_the_text_family_knows_the_words_of_its_captions() -> None:
     assert {*told.words} == {*captions.vocabulary()}
     seen = {text for scene in scenes() for text in captions.wordings(scene) if not scene.held_out}
     assert {*told.examples, *PROMPTS["text"], *demo.PROMPTS} <= seen
-    assert {*figures.opening().prompts} <= {text for scene in scenes() for text in captions.wordings(scene)}
+    assert {*figures.OPENING.prompts} <= {text for scene in scenes() for text in captions.wordings(scene)}
     assert unknown(members("tiny-sd")[0], ["a dinosaur on red"]) == ("dinosaur",)
 
 
@@ -160,9 +160,10 @@ def scenes() -> list[captions.Scene]:
 
 
 def test_the_readme_opens_with_the_text_family() -> None:
-    sheet = figures.opening()
-    assert (sheet.small, sheet.large) == ("tiny-sd-small", "tiny-sd")
+    sheet = figures.OPENING
     unseen = {text for scene in scenes() for text in captions.wordings(scene) if scene.held_out}
     assert {*sheet.prompts} & unseen == {"an orange pullover on a purple background"}
     plan = figures.sweep_plan(sheet)
+    assert [d.name for d in plan.denoisers] == ["tiny-sd-small", "tiny-sd"]
+    assert {name for name, _ in plan.rows[plan.chosen].allocation} == {"tiny-sd-small", "tiny-sd"}
     assert (plan.setting.scheduler, plan.evaluations) == ("pndm", ((2, 1), (1, 49)))
