@@ -20,7 +20,7 @@ import tstitch_cli
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in tstitch_cli.__all__ if name != "__version__"]
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-PLANNING, RUNNING, PIPELINE = EXAMPLES
+PLAIN, PLANNING, RUNNING, PIPELINE = EXAMPLES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,6 +77,13 @@ def test_the_planning_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert isinstance(made["plan"], tstitch_cli.Plan)
     assert made["row"].time_s.within <= 10
     assert "dit-xl" in capsys.readouterr().out
+
+
+def test_diffusers_itself_draws_with_the_bundled_text_family() -> None:
+    made: dict[str, Any] = {}
+    # Fewer steps, for time.
+    exec(compile(PLAIN.replace("num_inference_steps=50", "num_inference_steps=2"), "README.md", "exec"), made)
+    assert made["picture"].size == (64, 64)
 
 
 @pytest.mark.parametrize("example", [RUNNING, PIPELINE], ids=["measuring and drawing", "own pipeline"])
