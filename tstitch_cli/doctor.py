@@ -282,7 +282,8 @@ def stitched_run() -> Finding:
         seconds.append(drawn.total_s)
     readings.append(read())
     low, high = drawn.images[0].convert("L").getextrema()
-    told = f"{len(seconds)} calls of {STEPS} steps on {on}, {shown_s(sum(seconds) / len(seconds))} each: "
+    calls = f"{len(seconds)} call{'' if len(seconds) == 1 else 's'}"
+    told = f"{calls} of {STEPS} steps on {on}, {shown_s(sum(seconds) / len(seconds))} each: "
     told += ", then ".join(f"{count} of {name}" for name, count in allocation)
     if low == high:
         cure = pip_install("--force-reinstall torch diffusers")
