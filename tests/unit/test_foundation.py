@@ -37,7 +37,7 @@ def bundled(tmp_path: Path) -> Path:
 
 
 def laid(out: Path, bundled: Path, *parts: str) -> list[str]:
-    return lay(parts, RESTS_ON, lambda part: place(out, part), out, bundled)
+    return lay(parts, RESTS_ON, lambda part: place(out, part), out, bundled, {"net": ("encoder",)})
 
 
 def test_an_empty_folder_gets_what_is_rested_on_and_no_more(tmp_path: Path, bundled: Path) -> None:
@@ -74,6 +74,24 @@ def test_the_packages_part_goes_with_its_own_foundation_alone(tmp_path: Path, bu
     assert (copied / "index.json").read_text() == "them"
 
 
+def test_what_a_part_is_made_with_comes_and_goes_with_it(tmp_path: Path, bundled: Path) -> None:
+    (bundled / "encoder").mkdir()
+    (bundled / "encoder" / "weights").write_text("them")
+    out = made(tmp_path / "out", "judge", "sharper")
+    (out / "encoder").mkdir()
+    (out / "encoder" / "weights").write_text("me")
+    assert laid(out, bundled, "net") == []
+    (out / "work").mkdir()
+    assert laid(out, bundled, "small") == ["net"]
+    assert (out / "encoder" / "weights").read_text() == "them"
+
+
+def test_the_packages_part_does_not_come_under_what_was_trained_on_another(tmp_path: Path, bundled: Path) -> None:
+    out = made(tmp_path / "out", "small", by="me")
+    with pytest.raises(UsageError, match="goes with its own small alone"):
+        lay(["other"], RESTS_ON | {"other": ("net",)}, lambda part: place(out, part), out, bundled, {})
+
+
 def test_what_does_not_come_with_the_package_has_to_be_trained(tmp_path: Path, bundled: Path) -> None:
     with pytest.raises(UsageError, match=r"sharper rests on coder, which is not in .*out$") as caught:
         laid(tmp_path / "out", bundled, "sharper")
@@ -100,6 +118,10 @@ def test_a_training_that_was_killed_is_no_foundation(tmp_path: Path, bundled: Pa
     half = tmp_path / "out" / "net"
     half.mkdir(parents=True)
     (half / "half").write_text("")
+    # Not ours: nothing was begun here.
+    with pytest.raises(BadFileError, match="net: is in the way"):
+        laid(tmp_path / "out", bundled, "small")
+    (tmp_path / "out" / "work").mkdir()
     assert laid(tmp_path / "out", bundled, "small") == ["net"]
     assert sorted(each.name for each in half.iterdir()) == ["training.yaml", "weights"]
 

@@ -218,6 +218,10 @@ def test_steps_are_enough_where_as_many_pictures_align() -> None:
     good, bad = shown(alignment=0.9), shown(alignment=0.2)
     assert samplers.enough("10 steps of pndm", bad, good).agrees is False
     assert samplers.enough("10 steps of ddim", good, good).agrees is True
+    assert [each.agrees for each in samplers.judged("10 steps of pndm", {0.0: bad, 0.3: bad}, good)] == [False]
+    usual = shown(alignment=0.9)
+    assert [each.agrees for each in samplers.judged("10 steps of ddim", {0.0: good, 0.3: bad}, usual)] == [True, False]
+    assert [each.agrees for each in samplers.judged("50 steps of pndm", {0.0: good, 0.3: good}, good)] == [True]
 
 
 def test_outlines_are_followed_where_others_are_not() -> None:

@@ -13,8 +13,8 @@ from tstitch_cli.zoo.registry import Zoo
 from tstitch_cli.zoo.typed import as_typed
 
 
-def denoiser(name: str, source: str) -> PlannedDenoiser:
-    return replace(planned().denoisers[0], name=name, source=source)
+def denoiser(name: str, source: str, revision: str | None = None) -> PlannedDenoiser:
+    return replace(planned().denoisers[0], name=name, source=source, revision=revision)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,6 @@ def denoiser(name: str, source: str) -> PlannedDenoiser:
         ("tiny-sd", "bundled:tiny-sd/tiny-sd", "tiny-sd"),
         ("sd14", "hub:CompVis/stable-diffusion-v1-4", "sd14"),
         ("sd14", "hub:somebody/sd14", "somebody/sd14"),
-        ("net", "hub:somebody/net@0123abc", "somebody/net@0123abc"),
         ("small", "times", "small"),
     ],
 )
@@ -34,11 +33,17 @@ def test_by_name_where_the_zoo_has_it_from_there(name: str, source: str, typed: 
     ]
 
 
+def test_a_commit_is_told() -> None:
+    assert as_typed([denoiser("net", "hub:somebody/net", "0123abc")]) == ["somebody/net@0123abc"]
+
+
 def test_a_folder_is_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / "tiny-sd" / "tiny-sd-lcm", Path(tmp_path.anchor) / "models" / "net"
     found = as_typed([denoiser("tiny-sd-lcm", f"folder:{inside}"), denoiser("net", f"folder:{outside}")])
-    assert found == ["tiny-sd/tiny-sd-lcm", str(outside)]
+    assert found == ["./tiny-sd/tiny-sd-lcm", str(outside)]
+    # Not the zoo's denoiser of that name.
+    assert as_typed([denoiser("tiny-sd", f"folder:{tmp_path / 'tiny-sd'}")]) == ["./tiny-sd"]
 
 
 def test_what_is_typed_is_what_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ class Line:
 @pytest.fixture
 def shop(tmp_path: Path) -> Workshop:
     made = Workshop(tmp_path / "out", tmp_path / "work", False, "ten numbers", lambda part: [tmp_path / "out" / "base"])
-    record(made, "seconds: 1.5\n")
+    record(made, "losses: [1.5]\n")
     return made
 
 
@@ -53,10 +53,16 @@ def trained(shop: Workshop, batches: int = 4) -> int:
 
 def test_a_checkpoint_is_gone_on_from_while_what_it_rests_on_stays(shop: Workshop) -> None:
     assert [trained(shop), trained(shop), trained(shop, 6)] == [4, 0, 2]
-    record(shop, "seconds: 2.5\n")
+    record(shop, "losses: [2.5]\n")
     assert [trained(shop), trained(shop)] == [4, 0]
-    record(shop, "seconds: 1.5\n")
+    record(shop, "losses: [1.5]\n")
     assert trained(shop) == 4
+
+
+def test_a_record_that_is_written_again_is_the_same(shop: Workshop) -> None:
+    assert trained(shop) == 4
+    record(shop, "losses: [1.5]\nseconds: 99.9\nmachine: another, 2 threads\ntest_accuracy: 0.5\n")
+    assert trained(shop) == 0
 
 
 def test_other_data_are_another_training(shop: Workshop) -> None:
@@ -66,7 +72,7 @@ def test_other_data_are_another_training(shop: Workshop) -> None:
 
 def test_a_part_that_was_trained_further_for_itself_is_the_same_to_others(shop: Workshop) -> None:
     assert trained(shop) == 4
-    record(shop, "seconds: 9\nbefore: {name: base, seconds: 1.5}\n")
+    record(shop, "seconds: 9\nbefore: {name: base, losses: [1.5]}\n")
     assert trained(shop) == 0
 
 
@@ -79,7 +85,7 @@ def test_what_was_made_with_a_part_is_kept_while_that_stays(shop: Workshop) -> N
 
     base = shop.out / "base"
     assert [shop.kept("latents", base, make)["x"][0].item() for _ in range(2)] == [1.0, 1.0]
-    record(shop, "seconds: 2.5\n")
+    record(shop, "losses: [2.5]\n")
     assert [shop.kept("latents", base, make)["x"][0].item() for _ in range(2)] == [2.0, 2.0]
     other = Workshop(shop.out, shop.work, False, "twenty numbers", shop.foundation)
     assert other.kept("latents", base, make)["x"][0].item() == 3.0

@@ -51,6 +51,7 @@ def train(
         libraries.hush()
         from tstitch_cli.training import family, fashion_mnist, foundation, tiny_sd
         from tstitch_cli.training.loop import Progress
+        from tstitch_cli.training.workshop import WORK
         from tstitch_cli.zoo.registry import BUNDLED
 
         source = fashion_mnist.find(data)
@@ -71,19 +72,17 @@ def train(
             return lambda done, total, loss: bar(f"{part}: batch {done} of {total}, loss {loss:.4f}", done / total)
 
         used = []
-        for kind, name, rests_on in (
-            (family.Family, "fashion", family.RESTS_ON),
-            (tiny_sd.TinySD, "tiny-sd", tiny_sd.RESTS_ON),
-        ):
+        for kind, name, module in ((family.Family, "fashion", family), (tiny_sd.TinySD, "tiny-sd", tiny_sd)):
             own = [part for part in chosen if known[part] is kind]
             if not own:
                 continue
             place = folder or Path(name)
-            made = kind(source, place, place / "work", fast=fast, shorten=shorten)
-            if laid := foundation.lay(own, rests_on, made.folder_of, place, BUNDLED / name):
+            made = kind(source, place, place / WORK, fast=fast, shorten=shorten)
+            bundled = BUNDLED / name
+            if laid := foundation.lay(own, module.RESTS_ON, made.folder_of, place, bundled, module.MADE_WITH):
                 talk.print(f"took from the package what this rests on: {', '.join(laid)}", markup=False)
             for part in own:
                 made.train([part], progress)
                 out.print(str(made.folder_of(part)), markup=False)
-            used.append(str(place / "work"))
+            used.append(str(place / WORK))
     talk.print(f"checkpoints are in {' and '.join(dict.fromkeys(used))} and may be deleted")

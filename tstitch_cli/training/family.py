@@ -37,6 +37,8 @@ SCHEDULES = {
 }
 RESTS_ON = {"classifier": (), "autoencoder": ("classifier",), **dict.fromkeys(SIZES, ("autoencoder",))}
 """What each part is trained with."""
+MADE_WITH: dict[str, tuple[str, ...]] = {}
+"""Folders besides its own that a part is in."""
 REFERENCE_POINTS = 5000
 
 
@@ -90,9 +92,9 @@ class Family:
     def _denoiser(self, name: str, progress: Progress) -> None:
         recipe = DenoiserRecipe(name, SIZES[name], self.schedules[name], self._latents(), self.pictures.labels)
         model, record = self.shop.run(recipe, progress)
-        folder = self.shop.folder(f"{name}/transformer")
-        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
-        self.shop.write(folder.parent, record, size=asdict(SIZES[name]))
+        folder = self.shop.folder(name)
+        model.to(torch.float16).save_pretrained(folder / "transformer")  # type: ignore[operator]
+        self.shop.write(folder, record, size=asdict(SIZES[name]))
 
     def _write_reference(self, pixels: torch.Tensor) -> None:
         """What `tstitch evaluate` compares with: the statistics of the test pictures (N, 1, 32, 32) in the classifier's

@@ -10,24 +10,29 @@ from pathlib import Path
 import yaml
 
 from tstitch_cli import files
-from tstitch_cli.errors import UsageError
-from tstitch_cli.training.workshop import RECORD
+from tstitch_cli.errors import BadFileError, UsageError
+from tstitch_cli.training.workshop import RECORD, WORK
 
 RestsOn = Mapping[str, Sequence[str]]
 """Part -> the parts that it is trained with."""
 
 
 def lay(
-    parts: Sequence[str], rests_on: RestsOn, folder_of: Callable[[str], Path], out: Path, bundled: Path
+    parts: Sequence[str],
+    rests_on: RestsOn,
+    folder_of: Callable[[str], Path],
+    out: Path,
+    bundled: Path,
+    made_with: RestsOn,
 ) -> list[str]:
     """Sees to it that what `parts`, trained in this order, rest on is in `out`; the parts copied there from `bundled`.
 
-    `folder_of` tells where in `out` a part's weights go. A bundled part is taken only where all that it rests on is
-    the bundled one as well, for it goes with no other.
+    `folder_of` tells where in `out` a part's weights go, `made_with` the folders besides. A bundled part is taken only
+    where all that it rests on is the bundled one as well, and all that rests on it, for it goes with no other.
 
     Raises:
         UsageError: something is missing that has to be trained before, or `out` has parts of another family.
-        BadFileError: `out` cannot be written to.
+        BadFileError: `out` cannot be written to, or something that is no part is in the way there.
     """
     for place in dict.fromkeys(map(folder_of, rests_on)):
         if (place / RECORD).is_file() and (whose := _name(place / RECORD)) not in rests_on:
@@ -41,6 +46,8 @@ def lay(
                 continue
             below = dict.fromkeys(map(folder_of, _below(each, rests_on)))
             others = [where.name for where in below if where in trained or _differs(where, out, bundled)]
+            above = [folder_of(one) for one, needed in rests_on.items() if each in needed and one not in parts]
+            others += [where.name for where in above if _differs(where, out, bundled)]
             if others or not _comes(each, place, out, bundled):
                 why = f"; the package's goes with its own {' and '.join(others)} alone" if others else ""
                 raise UsageError(
@@ -49,10 +56,13 @@ def lay(
                 )
             laid.append(each)
     if laid:
-        places, wanted = ({folder_of(part).name for part in some} for some in (rests_on, laid))
+        places, wanted = (
+            {name for part in some for name in (folder_of(part).name, *made_with.get(part, ()))}
+            for some in (rests_on, laid)
+        )
         for found in sorted(bundled.iterdir()):
             if found.name in wanted or (found.name not in places and not (out / found.name).exists()):
-                _copy(found, out / found.name)
+                _copy(found, out / found.name, begun=(out / WORK).is_dir())
     return laid
 
 
@@ -83,8 +93,10 @@ def _name(record: Path) -> str:
         return "nothing that was trained here"
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file or folder, whole or not at all."""
+def _copy(source: Path, target: Path, *, begun: bool) -> None:
+    """Copies a file or folder, whole or not at all; what a killed training left there goes, if any was `begun`."""
+    if target.is_dir() and any(target.iterdir()) and not begun:
+        raise BadFileError(f"{target}: is in the way of what is to be copied there", hint="give --out another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
@@ -94,7 +106,7 @@ def _copy(source: Path, target: Path) -> None:
             else:
                 shutil.copyfile(source, made)
             if target.is_dir():
-                shutil.rmtree(target)  # what a killed training left empty
+                shutil.rmtree(target)
             made.replace(target)
     except OSError as error:
         raise files.unwritable(target, error) from error

@@ -28,11 +28,11 @@ class OutlineRecipe:
     The ControlNet starts as a copy of the U-Net's way down, whose contributions are zero at first. The U-Net and the
     text encoder stay as they are.
 
-    A thin line tells little of the 8 pixels square that a latent is of, so by this error alone nothing was learnt in
-    2,000 batches. Two things are different from the paper's training. Errors weigh more the more noise there is, for
-    that is where shapes are decided. And beside it the ControlNet learns to tell, from what it has after its first
-    stage, how much of each latent's square the things cover: that is learnt in 200 batches, and what it takes is then
-    there for the U-Net. The layer that tells it is not kept.
+    A thin line tells little of the 8 pixels square that a latent is of, and by this error alone it was not heeded after
+    a whole schedule. So two things are different from the paper's training. Errors weigh more the more noise there is,
+    for that is where shapes are decided. And the ControlNet learns beside it to tell, from what it has after its first
+    stage, how much of each latent's square the things cover: that is learnt soon, and what it takes is then there for
+    the U-Net. The layer that tells it is not kept.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tstitch_cli.errors import UsageError
 from tstitch_cli.images import contact_sheet, save_sheet
 from tstitch_cli.quality.attributes import AttributeClassifier
 from tstitch_cli.quality.captions import vocabulary, wordings
@@ -83,6 +84,8 @@ RESTS_ON = {
     "tiny-sd-small-lcm": ("tiny-sd-sharper", "tiny-sd-small"),
 }
 """What each part is trained with."""
+MADE_WITH = {LARGE: ("text_encoder",)}
+"""Folders besides its own that a part is in."""
 
 
 class TinySD:
@@ -167,12 +170,17 @@ class TinySD:
         plain.model.load_state_dict(blurry.state_dict())
         plain.model.register_to_config(scaling_factor=blurry.config.scaling_factor)
         recipe = SharpeningRecipe("tiny-sd-sharper", plain, self.schedules["tiny-sd-sharper"])
-        before = self.shop.record("vae")
+        found = self.shop.record("vae")
+        if found["name"] == recipe.name and not self.shop.begun(recipe.name):
+            raise UsageError(
+                f"the autoencoder in {self.shop.out} is sharpened already", hint="train tiny-sd-autoencoder first"
+            )
+        before = found.get("before", found)
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, nn.ModuleDict)
-        found = model["autoencoder"]
-        assert isinstance(found, AutoencoderKL)
-        self._keep_autoencoder(found, record, before=before)
+        sharper = model["autoencoder"]
+        assert isinstance(sharper, AutoencoderKL)
+        self._keep_autoencoder(sharper, record, before=before)
 
     def _plain_autoencoder(self) -> AutoencoderRecipe:
         inked = Captioned(self.data, "train", len(self.pictures), inked=True)
@@ -204,9 +212,9 @@ class TinySD:
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, TextToImage)
         model.encoder.to(torch.float16).save_pretrained(self.shop.folder("text_encoder"))
-        folder = self.shop.folder(f"{LARGE}/unet")
-        model.unet.to(torch.float16).save_pretrained(folder)
-        self.shop.write(folder.parent, record, shape=_plain(SHAPES[LARGE]))
+        folder = self.shop.folder(LARGE)
+        model.unet.to(torch.float16).save_pretrained(folder / "unet")
+        self.shop.write(folder, record, shape=_plain(SHAPES[LARGE]))
 
     def _distilled(self, name: str, progress: Progress) -> None:
         recipe = DistillationRecipe(name, SHAPES[name], self.schedules[name], self._examples(), self._trained(LARGE))
@@ -227,15 +235,17 @@ class TinySD:
         model, record = self.shop.run(recipe, progress)
         assert isinstance(model, nn.ModuleDict)
         folder = self.shop.folder(name)
-        model["net"].to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
-        self.shop.write(folder, record, steers=LARGE, caption_dropout=CAPTION_DROPOUT)
+        net = model["net"]
+        net.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
+        parameters = sum(each.numel() for each in net.parameters())
+        self.shop.write(folder, record, parameters=parameters, steers=LARGE, caption_dropout=CAPTION_DROPOUT)
 
     def _unet(self, recipe: Recipe, progress: Progress, **facts: Any) -> None:
         """Trains a U-Net by `recipe` and puts it in its folder."""
         model, record = self.shop.run(recipe, progress)
-        folder = self.shop.folder(f"{recipe.name}/unet")
-        model.to(torch.float16).save_pretrained(folder)  # type: ignore[operator]
-        self.shop.write(folder.parent, record, **facts)
+        folder = self.shop.folder(recipe.name)
+        model.to(torch.float16).save_pretrained(folder / "unet")  # type: ignore[operator]
+        self.shop.write(folder, record, **facts)
 
     def _trained(self, name: str) -> TextToImage:
         """A trained U-Net with the text encoder, in float32."""

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from tstitch_cli.training.loop import Progress, Recipe, Record, Schedule, train
 
-RECORD = "training.yaml"
+RECORD, WORK = "training.yaml", "work"
+_DECISIVE = ("name", "schedule", "losses", "data", "precision")
+"""What a record tells of the weights alone: the same however often and with however many threads it was written."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,26 @@ class Workshop:
         """Trains `recipe` from where its checkpoint left it, if it rested on the same parts and data then."""
         if self.fast:
             recipe.compile()
-        checkpoint, basis = self.work / f"{recipe.name}.pt", self.basis(self.foundation(recipe.name))
-        return train(recipe, checkpoint, fast=self.fast, progress=progress, basis=basis)
+        basis = self.basis(self.foundation(recipe.name))
+        return train(recipe, self._checkpoint(recipe.name), fast=self.fast, progress=progress, basis=basis)
+
+    def begun(self, part: str) -> bool:
+        """Whether the training of `part` has left a checkpoint here."""
+        return self._checkpoint(part).is_file()
+
+    def _checkpoint(self, part: str) -> Path:
+        return self.work / f"{part}.pt"
 
     def basis(self, folders: Sequence[Path]) -> str:
         """Hexadecimal digits that tell apart what is trained with the parts in `folders`, on this data.
 
-        By the parts' records, which tell their data, schedule, seconds and losses. Of a part that was trained further
-        by what only it uses (an autoencoder's decoder), it is the record from before.
+        By the course of the parts' losses and what decides it. Of a part that was trained further by what only it uses
+        (an autoencoder's decoder), it is the record from before.
         """
         records = [yaml.safe_load((folder / RECORD).read_text()) for folder in folders]
-        told = yaml.safe_dump([self.data, *(record.get("before", record) for record in records)])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        first = [record.get("before", record) for record in records]
+        told = [self.data, *({name: record.get(name) for name in _DECISIVE} for record in first)]
+        return hashlib.sha256(yaml.safe_dump(told).encode()).hexdigest()[:16]
 
     def folder(self, part: str) -> Path:
         """An empty folder for `part`."""

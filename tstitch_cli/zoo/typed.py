@@ -24,6 +24,10 @@ class Recorded(Protocol):
     def source(self) -> str:
         """As in the zoo, or what was given in place of a name."""
 
+    @property
+    def revision(self) -> str | None:
+        """The commit, of a hub repository."""
+
 
 def as_typed(denoisers: Sequence[Recorded]) -> list[str]:
     """One word for each of `denoisers`, as `tstitch profile` takes it in the folder where this runs."""
@@ -38,11 +42,12 @@ def as_typed(denoisers: Sequence[Recorded]) -> list[str]:
 
 
 def _place(denoiser: Recorded) -> str:
-    """Its folder or hub id; its name where the source tells neither, as in profiles of known times."""
+    """Its folder or hub id and commit; its name where the source tells neither, as in profiles of known times."""
     source = denoiser.source
     if source.startswith(_HUB):
-        return source.removeprefix(_HUB)
+        return source.removeprefix(_HUB) + (f"@{denoiser.revision}" if denoiser.revision else "")
     if not source.startswith(_FOLDER):
         return denoiser.name
     folder = Path(source.removeprefix(_FOLDER))
-    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    # With a dot before it, for a name of the zoo goes before a folder of that name.
+    return f".{os.sep}{os.path.relpath(folder)}" if folder.is_relative_to(Path.cwd()) else str(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tests.benchmarks.report.figure import Figure, Line, Point, Verdict
 from tests.benchmarks.report.measures import distance
 from tests.benchmarks.text.bench import LARGE, SMALL, Bench, Drawn, by_share
@@ -48,12 +50,7 @@ def figures(bench: Bench) -> list[Figure]:
         verdicts=tuple(
             verdict
             for (sampler, n), each in found.items()
-            for verdict in (
-                *([enough(f"{n} steps of {sampler}", each[0.0], usual)] if each[0.0] is not usual else []),
-                kept_up(
-                    f"{n} steps of {sampler}, alignment", {share: one.hits("alignment") for share, one in each.items()}
-                ),
-            )
+            for verdict in judged(f"{n} steps of {sampler}", each, usual)
         ),
         table=(
             ("sampler", "steps", "steps by the small", DISTANCE, "alignment"),
@@ -71,6 +68,14 @@ def figures(bench: Bench) -> list[Figure]:
         ),
     )
     return [with_sheet(bench, figure, columns)]
+
+
+def judged(name: str, rows: Mapping[float, Drawn], usual: Drawn) -> list[Verdict]:
+    """Whether the steps are enough; of those that surely are not, nothing is said of a start by the small one."""
+    found = [] if rows[0.0] is usual else [enough(name, rows[0.0], usual)]
+    if all(verdict.agrees is not False for verdict in found):
+        found.append(kept_up(f"{name}, alignment", {share: each.hits("alignment") for share, each in rows.items()}))
+    return found
 
 
 def enough(name: str, fewer: Drawn, usual: Drawn) -> Verdict:
