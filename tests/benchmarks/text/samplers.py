@@ -43,7 +43,8 @@ def figures(bench: Bench) -> list[Figure]:
         "How few steps each sampler takes",
         f"{LARGE} alone, and after {SMALL} for {SHARES[-1]:.0%} of the steps; {bench.setting.words} but for the "
         f"sampler and the number of its steps; {bench.scale.fewer:,} pictures of each row, of combinations of "
-        "training.",
+        "training. Where the steps are not enough for the large one, what a start by the small one costs stands in "
+        "the table alone.",
         "steps",
         ALIGNED,
         tuple(lines),
