@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.garments import fashion_mnist_of_blocks
 from tstitch_cli.quality.captions import COLOURS, vocabulary
-from tstitch_cli.quality.outlines import coverage, outline_agreement, outline_image, outlines
+from tstitch_cli.quality.outlines import outline_agreement, outline_image, outlines, things_in
 from tstitch_cli.training import tiny_sd
 from tstitch_cli.training.autoencoder import Shape
 from tstitch_cli.training.captioned import Captioned
@@ -92,7 +92,7 @@ def test_captioned_pictures_follow_their_own_outlines_and_not_each_others(tmp_pa
 
 def test_how_much_of_each_cell_a_thing_covers() -> None:
     opacity = disc()
-    found = coverage(shown(opacity, torch.zeros_like(opacity)), 8)
+    found = F.avg_pool2d(things_in(shown(opacity, torch.zeros_like(opacity))), 8)
     assert found.shape == (len(PAIRS), 1, SIDE // 8, SIDE // 8)
     assert (found - F.avg_pool2d((opacity > 0.5).float(), 8)).abs().max() < 0.25
     assert (found[:, 0, 0, 0] == 0.0).all()
@@ -140,7 +140,7 @@ def test_the_controlnet_begins_as_nothing_and_learns_alone(recipe: OutlineRecipe
     handle = recipe.net.down_blocks[0].register_forward_hook(lambda *given: stages.append(given[-1]))
     first = recipe.loss(torch.arange(4), torch.Generator().manual_seed(1))
     handle.remove()
-    covered = coverage(recipe.pictures.batch(torch.arange(4)), 8)
+    covered = F.avg_pool2d(things_in(recipe.pictures.batch(torch.arange(4))), 8)
     missed = (recipe.model["telling"](stages[0][1][0]) - covered).square().mean()
     assert first.item() == pytest.approx((weight * errors).mean().item() + missed.item(), rel=1e-4)
     before = {name: p.clone() for name, p in recipe.start.named_parameters()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from tstitch_cli.errors import UsageError
 from tstitch_cli.savings import accelerations
-from tstitch_cli.schema import Plan, PlannedDenoiser, Setting
+from tstitch_cli.schema import Plan, Setting
 from tstitch_cli.zoo.entry import Entry
-from tstitch_cli.zoo.registry import Zoo
-from tstitch_cli.zoo.typed import as_typed
+from tstitch_cli.zoo.typed import as_typed, in_the_zoo
 
 
 def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
@@ -30,21 +28,9 @@ def caches(plan: Plan, profiled: Iterable[Setting]) -> tuple[str, ...]:
         for name in accelerations.names(each)
     }
     left = [name for name, each in accelerations.ACCELERATIONS.items() if each.cache and name not in tried]
-    entries = _entries(plan.denoisers) if left else []
-    return tuple(name for name in left if entries and _works(name, entries, setting))
-
-
-def _entries(denoisers: Sequence[PlannedDenoiser]) -> list[Entry]:
-    """Those of the zoo; none where it does not know them all.
-
-    Most plans are of denoisers that come with tstitch, so the whole zoo, which takes long to read, is read last.
-    """
-    for read in (partial(Zoo.shipped, [each.name for each in denoisers]), Zoo.load):
-        known = read().entries
-        found = [known[each.name] for each in denoisers if each.name in known]
-        if [entry.source for entry in found] == [each.source for each in denoisers]:
-            return found
-    return []
+    found = in_the_zoo(plan.denoisers) if left else []
+    entries = [entry for entry in found if entry is not None]
+    return tuple(name for name in left if len(entries) == len(found) and _works(name, entries, setting))
 
 
 def _works(cache: str, entries: Sequence[Entry], setting: Setting) -> bool:

@@ -18,23 +18,19 @@ TOLERANCE = 1
 
 
 def outlines(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W): 1 on the rims of the things that `pictures` (B, 3, H, W), in [-1, 1], show, 0 elsewhere.
+    """(B, 1, H, W): 1 on the rims of the things that `pictures` (B, 3, H, W), in [-1, 1], show, 0 elsewhere."""
+    return rims(things_in(pictures))
 
-    The ground is told by its colour along the picture's rim, and shadows on it are no things. Lines are a pixel wide
-    and belong to the thing; what lies within a thing has none, unless the ground is seen through it.
+
+def rims(things: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W): 1 on the rims of `things`, which are 1 in a ground of 0.
+
+    Lines are a pixel wide and belong to the thing; what lies within a thing has none, unless the ground is seen through
+    it.
     """
-    things = _things((pictures.float() + 1.0) / 2.0)
     # Grown ground, beyond the picture's edge too: what it reaches is the rim.
     ground = F.pad(1.0 - things, (1,) * 4, value=1.0)
     return things * F.max_pool2d(ground, 3, 1)
-
-
-def coverage(pictures: torch.Tensor, cell: int) -> torch.Tensor:
-    """(B, 1, H / cell, W / cell) in [0, 1]: how much of each cell the things in `pictures` (B, 3, H, W) cover.
-
-    `pictures` are in [-1, 1], and things are told from the ground as by `outlines`.
-    """
-    return F.avg_pool2d(_things((pictures.float() + 1.0) / 2.0), cell)
 
 
 def outline_agreement(pictures: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -55,8 +51,12 @@ def outline_image(picture: Image.Image) -> Image.Image:
     return Image.fromarray(drawn.to(torch.uint8).numpy()).convert("RGB")
 
 
-def _things(rgb: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W): 1 where `rgb` (B, 3, H, W), in [0, 1], is not the ground."""
+def things_in(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W): 1 where `pictures` (B, 3, H, W), in [-1, 1], do not show the ground, 0 elsewhere.
+
+    The ground is told by its colour along the picture's rim, and shadows on it are no things.
+    """
+    rgb = (pictures.float() + 1.0) / 2.0
     rows, columns = (torch.cat([x[..., :RIM], x[..., -RIM:]], -1).flatten(2) for x in (rgb.transpose(2, 3), rgb))
     ground = torch.cat([rows, columns], -1).median(-1).values[..., None, None]
     shade = (rgb * ground).sum(1, keepdim=True) / ground.square().sum(1, keepdim=True).clamp_min(1e-4)

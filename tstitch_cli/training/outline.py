@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import torch
 from diffusers import ControlNetModel
 from torch import nn
+from torch.nn import functional as F
 
-from tstitch_cli.quality.outlines import coverage, outlines
+from tstitch_cli.quality.outlines import rims, things_in
 from tstitch_cli.training.captioned import Captioned
 from tstitch_cli.training.loop import Schedule
 from tstitch_cli.training.text_to_image import Examples, Noised, TextToImage, compile_blocks
@@ -67,9 +68,9 @@ class OutlineRecipe:
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             with torch.autocast("cpu", enabled=False):
-                shown = self.pictures.batch(indices)
-                lines = outlines(shown).expand(-1, 3, -1, -1)
-                covered = coverage(shown, shown.shape[-1] // x_t.shape[-1])
+                things = things_in(self.pictures.batch(indices))
+                lines = rims(things).expand(-1, 3, -1, -1)
+                covered = F.avg_pool2d(things, things.shape[-1] // x_t.shape[-1])
             text = self.start.encoder(tokens).last_hidden_state
         with _heard(self.net.down_blocks[0]) as first:
             maps, middle = self.net(x_t, t, text, lines, return_dict=False)

@@ -6,39 +6,36 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from tstitch_cli.schema import DenoiserProfile, PlannedDenoiser
+from tstitch_cli.zoo.entry import Entry
 from tstitch_cli.zoo.registry import Zoo
 
 _FOLDER, _HUB = "folder:", "hub:"
-
-
-class Recorded(Protocol):
-    """A denoiser in a profile or plan."""
-
-    @property
-    def name(self) -> str:
-        """What it is called there."""
-
-    @property
-    def source(self) -> str:
-        """As in the zoo, or what was given in place of a name."""
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, of a hub repository."""
+Recorded = DenoiserProfile | PlannedDenoiser
+"""As a profile or a plan has it."""
 
 
 def as_typed(denoisers: Sequence[Recorded]) -> list[str]:
     """One word for each of `denoisers`, as `tstitch profile` takes it in the folder where this runs."""
-    names = [each.name for each in denoisers]
+    pairs = zip(denoisers, in_the_zoo(denoisers), strict=True)
+    return [each.name if entry is not None else _place(each) for each, entry in pairs]
+
+
+def in_the_zoo(denoisers: Sequence[Recorded]) -> list[Entry | None]:
+    """The zoo's entry under the name of each of `denoisers`; None where it has none of that source."""
+    found: list[Entry | None] = []
     # Most plans are of denoisers that come with tstitch, so the whole zoo, which takes long to read, is read last.
-    for read in (partial(Zoo.shipped, names), Zoo.load):
+    for read in (partial(Zoo.shipped, [each.name for each in denoisers]), Zoo.load):
         known = read().entries
-        named = [each.name in known and known[each.name].source == each.source for each in denoisers]
-        if all(named):
-            return names
-    return [each.name if has_name else _place(each) for each, has_name in zip(denoisers, named, strict=True)]
+        entries = [known.get(each.name) for each in denoisers]
+        found = [
+            entry if entry is not None and entry.source == each.source else None
+            for entry, each in zip(entries, denoisers, strict=True)
+        ]
+        if None not in found:
+            break
+    return found
 
 
 def _place(denoiser: Recorded) -> str:
