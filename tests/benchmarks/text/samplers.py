@@ -1,4 +1,4 @@
-"""How few steps each sampler takes, and that stitching costs as little with fewer."""
+"""How few steps each sampler takes, and what a start by the small denoiser costs there."""
 
 from __future__ import annotations
 
